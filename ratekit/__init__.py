@@ -1,0 +1,38 @@
+"""ratekit: a synchronous program as a good and fast citizen of other people's HTTP APIs."""
+
+from ratekit._options import Options, options
+from ratekit.backoff import Backoff
+from ratekit.budget import RetryBudget
+from ratekit.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    RateKitError,
+    RateLimited,
+    Rejected,
+)
+from ratekit.limits.limit import Limit
+from ratekit.limits.limiter import Decision, RateLimiter
+from ratekit.policy import Pipeline, Policy
+from ratekit.retry import Retry
+from ratekit.stores import MemoryStore
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backoff",
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "Decision",
+    "Limit",
+    "MemoryStore",
+    "Options",
+    "Pipeline",
+    "Policy",
+    "RateKitError",
+    "RateLimited",
+    "RateLimiter",
+    "Rejected",
+    "Retry",
+    "RetryBudget",
+    "options",
+]

@@ -1,0 +1,288 @@
+"""The one implementation behind `ratekit.httpx` and `ratekit.httpx2`.
+
+The two libraries have the same shape and share no class, and some SDKs refuse a transport that
+has the other one among its ancestors. So this file imports neither: each edge names its own
+library in a `Library` and derives its classes from it.
+"""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, ClassVar, NamedTuple, Self
+from urllib.request import getproxies, proxy_bypass_environment  # type: ignore[attr-defined]
+
+from ratekit import _edge, forks
+from ratekit._httpx_bodies import KeptStream, body_of
+from ratekit.call import Call, Outcome, SendFailed
+from ratekit.clock import SECOND, SYSTEM
+from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited
+from ratekit.policy import Policy
+
+__all__ = ["KeptStream", "Library", "SharedTransport"]
+
+_POOL_SIZE = 256
+# A rejected answer no longer than this is read at once, so that its connection is free while the
+# call waits for its next attempt; it is still unread for whoever gets it.
+_KEEP = 64 * 1024
+
+
+class Library(NamedTuple):
+    """The parts of one library that the shared implementation needs by name."""
+
+    module: Any
+    kept_stream: type[KeptStream]
+    rate_limited: type[RateLimited]
+    deadline_exceeded: type[DeadlineExceeded]
+
+    @property
+    def refused(self) -> _edge.Refusals:
+        """ratekit's refusals as this library's exceptions."""
+        return {RateLimited: self.rate_limited, DeadlineExceeded: self.deadline_exceeded}
+
+
+class _Answer(Outcome):
+    """An httpx answer, which holds its connection until its body was read."""
+
+    __slots__ = ("_began_ns", "_library")
+
+    def __init__(self, response: Any, library: Library, began_ns: int) -> None:
+        super().__init__(response, response.status_code, response.headers)
+        self._library = library
+        self._began_ns = began_ns
+
+    def keep(self) -> KeptStream:
+        """Put a `KeptStream` in the place of the response's own stream."""
+        stream = self.value.stream
+        if not isinstance(stream, KeptStream):
+            stream = self.value.stream = self._library.kept_stream(self.value, self._began_ns)
+        return stream
+
+    def settle(self) -> None:
+        response = self.value
+        length = response.headers.get("content-length", "0")
+        if not (response.is_closed or response.is_stream_consumed) and (
+            not length.isdigit() or int(length) <= _KEEP
+        ):
+            self.keep().read_ahead(_KEEP, self._library.module.TransportError)
+
+    def discard(self) -> None:
+        self.value.close()
+
+
+class SharedTransport:
+    """Sends the requests of a client through a pipeline; see the edges' `RateKitTransport`."""
+
+    _library: ClassVar[Library]
+
+    def __init__(
+        self, pipeline: Policy | None = None, *, transport: Any = None, **kwargs: Any
+    ) -> None:
+        self.pipeline = _edge.pipeline_of(pipeline)
+        self._wrapped = transport
+        self._kwargs = kwargs
+        if transport is not None:
+            self._check_wrapped(transport)
+        if kwargs.get("retries"):
+            raise _retries_below(kwargs["retries"])
+        self._open()
+        forks.renew_in_child(self)
+
+    def _open(self) -> None:
+        """Make the transports that requests are sent through."""
+        self._by_scheme: dict[str, Any] = {}
+        self._proxies: dict[str, str] = {}
+        if self._wrapped is not None:
+            self.transport = self._wrapped
+            return
+        library, kwargs = self._library.module, dict(self._kwargs)
+        kwargs.setdefault(
+            "limits",
+            library.Limits(max_connections=_POOL_SIZE, max_keepalive_connections=_POOL_SIZE),
+        )
+        self.transport = library.HTTPTransport(**kwargs)
+        # A client that is given a transport no longer looks at HTTP_PROXY and its kin itself.
+        if kwargs.get("trust_env", True) and not kwargs.get("proxy") and not kwargs.get("uds"):
+            self._proxies = getproxies()
+            for scheme in ("http", "https"):
+                proxy = self._proxies.get(scheme, self._proxies.get("all"))
+                if proxy:
+                    kwargs["proxy"] = proxy if "://" in proxy else f"http://{proxy}"
+                    self._by_scheme[scheme] = library.HTTPTransport(**kwargs)
+
+    def _check_wrapped(self, transport: Any) -> None:
+        name = self._library.module.__name__
+        if self._kwargs:
+            raise ConfigurationError(
+                f"{', '.join(sorted(self._kwargs))}: give these to the wrapped transport"
+            )
+        if not callable(getattr(transport, "handle_request", None)):
+            raise ConfigurationError(
+                f"transport {transport!r}: use a synchronous {name} transport, such as "
+                f"{name}.HTTPTransport()"
+            )
+        if isinstance(transport, SharedTransport):
+            raise ConfigurationError(
+                "the wrapped transport is a RateKitTransport: each request would pass two "
+                "pipelines; put all policies in one"
+            )
+        for ancestor in type(transport).__mro__:
+            package = ancestor.__module__.partition(".")[0]
+            if package in ("httpx", "httpx2") and package != name:
+                raise ConfigurationError(
+                    f"transport {transport!r} belongs to {package}: use it with ratekit.{package}"
+                )
+        retries = getattr(getattr(transport, "_pool", None), "_retries", 0)
+        if retries:
+            raise _retries_below(retries)
+
+    def after_fork(self) -> None:
+        """In a child: no connection of the parent's is used."""
+        self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"pipeline": self.pipeline, "_wrapped": self._wrapped, "_kwargs": self._kwargs}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+        forks.renew_in_child(self)
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request down the pipeline; request and answer are the library's own.
+
+        Raises what the library raises, and where ratekit refuses `RateLimited` or
+        `DeadlineExceeded`, which are its `TransportError` too.
+        """
+        library = self._library
+        replayable, rewind = body_of(request, library.module)
+        call = Call(
+            request.method,
+            request.url,
+            request.headers,
+            key=_origin_of(request.url),
+            options=_edge.chosen_options(self.pipeline, request.extensions.get("ratekit")),
+            replayable=replayable,
+            clock=self.pipeline.clock,
+        )
+        transport = self._transport_for(request.url) if self._by_scheme else self.transport
+        answer: _Answer | None = None
+
+        def attempt(call: Call) -> Outcome:
+            nonlocal answer
+            call.begin_attempt()
+            if call.attempts > 1 and rewind is not None:
+                rewind()
+            began_ns = SYSTEM.now_ns()
+            extensions = request.extensions
+            remaining_ns = call.remaining_ns()
+            if remaining_ns is not None:
+                request.extensions = _within_deadline(extensions, remaining_ns)
+            try:
+                response = transport.handle_request(request)
+            except library.module.TransportError as error:
+                raise _failure(error, library.module) from error
+            finally:
+                request.extensions = extensions
+            answer = _Answer(response, library, began_ns)
+            return answer
+
+        def respond(call: Call, status: int, headers: Mapping[str, str]) -> Any:
+            nonlocal answer
+            answer = None
+            return library.module.Response(status, headers=headers)
+
+        response = _edge.travel(
+            self.pipeline, call, attempt, library.refused, respond, request.headers.setdefault
+        )
+        response.extensions["ratekit"] = call.details()
+        if answer is not None and (call.waited_ns or call.attempts > 1):
+            answer.keep()
+        return response
+
+    def _transport_for(self, url: Any) -> Any:
+        if proxy_bypass_environment(url.host, self._proxies):
+            return self.transport
+        return self._by_scheme.get(url.scheme, self.transport)
+
+    def close(self) -> None:
+        """Close the connections. The pipeline's state stays: others may be using it."""
+        for transport in (self.transport, *self._by_scheme.values()):
+            transport.close()
+
+    def __enter__(self) -> Self:
+        for transport in (self.transport, *self._by_scheme.values()):
+            transport.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        for transport in (self.transport, *self._by_scheme.values()):
+            transport.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> Self:
+        raise _not_async(self._library.module.__name__)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Only here so that `async with` reaches the error of `__aenter__`."""
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Raise `ConfigurationError`: ratekit is synchronous."""
+        raise _not_async(self._library.module.__name__)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"RateKitTransport({self.pipeline!r})"
+
+
+def _retries_below(retries: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"retries={retries}: the transport would retry below the limiter, unseen by it; leave "
+        "retries at 0 and put Retry(attempts=...) into the pipeline"
+    )
+
+
+def _not_async(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"ratekit is synchronous: use RateKitTransport with {name}.Client, not AsyncClient"
+    )
+
+
+def _origin_of(url: Any) -> str:
+    # The URL's own parts are normalised already: lower case, no port that the scheme implies.
+    host = url.raw_host.decode("ascii", "replace")
+    if ":" in host:
+        host = f"[{host}]"
+    port = url.port
+    return f"{url.scheme}://{host}" if port is None else f"{url.scheme}://{host}:{port}"
+
+
+def _failure(error: Exception, library: Any) -> SendFailed:
+    never_sent = (
+        library.ConnectError, library.ConnectTimeout, library.PoolTimeout, library.ProxyError,
+        library.UnsupportedProtocol,
+    )  # fmt: skip
+    lasting = (library.UnsupportedProtocol, library.LocalProtocolError)
+    return SendFailed(
+        error,
+        sent=not isinstance(error, never_sent),
+        passing=not isinstance(error, lasting) and "CERTIFICATE_VERIFY_FAILED" not in str(error),
+    )
+
+
+def _within_deadline(extensions: Mapping[str, Any], remaining_ns: int) -> dict[str, Any]:
+    """Return the extensions with timeouts none of which outlasts the deadline."""
+    remaining = max(remaining_ns / SECOND, 0.001)
+    timeouts = extensions.get("timeout") or {}
+    return {
+        **extensions,
+        "timeout": {
+            part: _edge.shorter(timeouts.get(part), remaining)
+            for part in ("connect", "read", "write", "pool")
+        },
+    }

@@ -1,0 +1,184 @@
+"""One call of the user: what is asked (`Call`) and what came of it (`Outcome`).
+
+These are all that a policy sees. They describe the native request and response of whichever HTTP
+library sits at the edge, and never replace them.
+"""
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ratekit._options import NONE, Options
+from ratekit.clock import SYSTEM, Clock, to_ns
+from ratekit.quota import retry_after
+
+__all__ = ["Call", "Details", "Outcome", "Proceed", "SendFailed", "Verdict"]
+
+_THROTTLE_STATUSES = frozenset({429})
+
+
+class Verdict(enum.Enum):
+    """What an outcome means."""
+
+    OK = "ok"
+    FAILED = "failed"
+    THROTTLED = "throttled"
+    IGNORED = "ignored"
+    """The caller's own mistake (most 4xx): no failure of the server, and not worth a repeat."""
+
+
+class Details:
+    """What happened to one call; on the native answer or error as `ratekit`.
+
+    `attempts`: tries on the wire. `waited`: seconds spent in ratekit, for permits and between
+    attempts. `from_cache`: whether the answer came from a cache. `key`: whose limit it counted on.
+    """
+
+    __slots__ = ("attempts", "from_cache", "key", "waited")
+
+    def __init__(self, attempts: int, waited: float, key: str, *, from_cache: bool = False) -> None:
+        self.attempts = attempts
+        self.waited = waited
+        self.from_cache = from_cache
+        self.key = key
+
+    def __repr__(self) -> str:
+        return (
+            f"Details(attempts={self.attempts}, waited={self.waited:.3f}, "
+            f"from_cache={self.from_cache}, key={self.key!r})"
+        )
+
+
+class SendFailed(Exception):
+    """An attempt ended without an answer; never seen outside a pipeline.
+
+    `error` is the native error. `sent` is False only where the server surely got nothing.
+    `passing` says whether another attempt could fare better.
+    """
+
+    def __init__(self, error: Exception, *, sent: bool = True, passing: bool = True) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.sent = sent
+        self.passing = passing
+
+    def native(self) -> Exception:
+        """Return the native error, for the edge to raise again in place of this one."""
+        return self.error
+
+
+class Outcome:
+    """An answer: its status and headers for the policies, and the native `value` for the user.
+
+    A plain function's result has no status. Edges subclass this where an answer holds a
+    connection.
+    """
+
+    __slots__ = ("_retry_after", "_verdict", "headers", "held_ns", "status", "value")
+
+    def __init__(self, value: Any, status: int | None, headers: Mapping[str, str]) -> None:
+        self.value = value
+        self.status = status
+        self.headers = headers
+        # For how long a limiter held the key because of this answer, in nanoseconds.
+        self.held_ns: int | None = None
+        self._verdict: Verdict | None = None
+        self._retry_after: tuple[float | None] | None = None
+
+    def verdict(self, options: Options) -> Verdict:
+        """Return what this answer means, by its status and what the server said with it."""
+        if self._verdict is None:
+            self._verdict = self._judge(options)
+        return self._verdict
+
+    def _judge(self, options: Options) -> Verdict:
+        status = self.status
+        if status is None or status < 400:
+            return Verdict.OK
+        if status in (options.throttle_statuses or _THROTTLE_STATUSES):
+            return Verdict.THROTTLED
+        # A refusal that says when to come back is about pace, whatever its number.
+        if status in (403, 503) and self.retry_after() is not None:
+            return Verdict.THROTTLED
+        if status >= 500 or status in (408, 425):
+            return Verdict.FAILED
+        return Verdict.IGNORED
+
+    def retry_after(self) -> float | None:
+        """Return the seconds that the server asked to wait, or None; read once."""
+        if self._retry_after is None:
+            self._retry_after = (retry_after(self.headers),)
+        return self._retry_after[0]
+
+    def settle(self) -> None:
+        """Free what can be freed while the answer is kept in case it is the last one."""
+
+    def discard(self) -> None:
+        """Give the connection back: this answer will not be anybody's."""
+
+
+Proceed = Callable[["Call"], Outcome]
+"""The rest of the road: makes the attempt, or raises what came of it."""
+
+
+class Call:
+    """One logical request of the user, as the policies see it.
+
+    `method` is None for a plain function. `key` is the origin, "https://api.example.com".
+    `replayable` says whether the body could be sent again. `attempts` and `waited_ns` count what
+    has happened so far.
+    """
+
+    __slots__ = (
+        "_url", "attempts", "clock", "deadline_ns", "headers", "key", "method", "options",
+        "previous", "replayable", "waited_ns",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        method: str | None,
+        url: object,
+        headers: Mapping[str, str],
+        *,
+        key: str,
+        options: Options = NONE,
+        replayable: bool = True,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.method = method
+        self._url = url
+        self.headers = headers
+        self.key = key
+        self.options = options
+        self.replayable = replayable
+        self.clock = clock
+        self.attempts = 0
+        self.waited_ns = 0
+        # A rejected answer, kept until the next attempt is certain to be made.
+        self.previous: Outcome | None = None
+        self.deadline_ns: int | None = None
+        if options.deadline is not None:
+            self.deadline_ns = clock.now_ns() + to_ns(options.deadline)
+
+    @property
+    def url(self) -> str:
+        """The URL asked for, with its query: it may hold secrets."""
+        return str(self._url)
+
+    def remaining_ns(self) -> int | None:
+        """Return nanoseconds until the deadline (0 when it is over), None where there is none."""
+        if self.deadline_ns is None:
+            return None
+        return max(0, self.deadline_ns - self.clock.now_ns())
+
+    def begin_attempt(self) -> None:
+        """Count an attempt and give up the answer of the one before."""
+        self.attempts += 1
+        previous, self.previous = self.previous, None
+        if previous is not None:
+            previous.discard()
+
+    def details(self) -> Details:
+        """Return what has happened to this call."""
+        key = self.key if self.options.key is None else self.options.key
+        return Details(self.attempts, self.waited_ns / 1e9, key)

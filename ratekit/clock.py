@@ -1,0 +1,82 @@
+"""Time, sleep and waiting: the only module of ratekit that touches them.
+
+Everything that needs an instant or a pause asks a `Clock`. A timestamp is integer nanoseconds and
+means something only beside the clock it came from. Tests hand in a `ratekit.testing.FakeClock`.
+"""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+
+__all__ = ["SECOND", "SYSTEM", "Clock", "SystemClock", "new_gate", "open_gate", "to_ns"]
+
+SECOND = 1_000_000_000
+"""Nanoseconds in a second."""
+
+# A year: no wait is longer, so that adding one to a timestamp can never overflow anything.
+_LONGEST = 366 * 86_400.0
+
+
+def to_ns(seconds: float) -> int:
+    """Return `seconds` as whole nanoseconds, rounded up: a wait is never a moment too short."""
+    ns = min(seconds, _LONGEST) * SECOND
+    return -int(-ns // 1)
+
+
+def new_gate() -> threading.Lock:
+    """Return a closed gate: a lock that one thread waits on and any other may open."""
+    gate = threading.Lock()
+    gate.acquire()
+    return gate
+
+
+def open_gate(gate: threading.Lock) -> None:
+    """Let whoever waits at `gate` go on; opening it twice is the same as once."""
+    try:
+        gate.release()
+    except RuntimeError:
+        # It was open already, and its thread has not passed it yet.
+        return
+
+
+class Clock(ABC):
+    """What ratekit needs to know of time. Subclass it to stand in for the system's."""
+
+    @abstractmethod
+    def now_ns(self) -> int:
+        """Return nanoseconds that never go backwards, from an arbitrary origin."""
+
+    @abstractmethod
+    def wall(self) -> float:
+        """Return seconds since the epoch (for HTTP dates only; it may jump)."""
+
+    @abstractmethod
+    def sleep(self, seconds: float) -> None:
+        """Pause the calling thread; a signal's handler may raise out of it."""
+
+    @abstractmethod
+    def wait(self, gate: threading.Lock, seconds: float) -> None:
+        """Pause the calling thread until `gate` is opened, at most `seconds`; it may wake early."""
+
+
+class SystemClock(Clock):
+    """The monotonic clock of this machine."""
+
+    # The built-in itself: one call less on the path that every permit takes.
+    now_ns = staticmethod(time.monotonic_ns)
+
+    def wall(self) -> float:
+        """Return `time.time()`."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        time.sleep(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+
+    def wait(self, gate: threading.Lock, seconds: float) -> None:
+        """Wait at the gate."""
+        gate.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+
+
+SYSTEM = SystemClock()
+"""The clock in use wherever none was given."""

@@ -1,0 +1,1 @@
+"""Rules of HTTP itself, each a pure function of what was sent."""

@@ -1,0 +1,35 @@
+"""The edge to httpx: `httpx.Client(transport=RateKitTransport(pipeline))`."""
+
+import httpx
+
+from ratekit import errors
+from ratekit._httpx_family import KeptStream, Library, SharedTransport
+
+__all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited"]
+
+
+class RateLimited(errors.RateLimited, httpx.TransportError):
+    """`ratekit.RateLimited`, as httpx's own exception."""
+
+
+class DeadlineExceeded(errors.DeadlineExceeded, httpx.TransportError):
+    """`ratekit.DeadlineExceeded`, as httpx's own exception."""
+
+
+class _KeptStream(KeptStream, httpx.SyncByteStream):
+    """A body read ahead, as httpx's own stream."""
+
+
+class RateKitTransport(SharedTransport, httpx.BaseTransport):
+    """Sends the requests of a `httpx.Client` through a pipeline.
+
+    `pipeline`: a `Pipeline` or a single policy; without one, retries alone. `transport`: another
+    transport to send through; without one an `httpx.HTTPTransport` is made, which takes the other
+    arguments (`verify`, `http2`, `proxy`, `limits`, ...; a client that is given a transport no
+    longer looks at its own). The environment's proxies are used as a client would use them.
+
+    Raises `ConfigurationError` where the transport is told to retry as well (`retries`): its
+    repeats would pass by the limiter.
+    """
+
+    _library = Library(httpx, _KeptStream, RateLimited, DeadlineExceeded)

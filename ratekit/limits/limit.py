@@ -1,0 +1,112 @@
+"""The language of limits: "100/minute", "100/second burst 20", "300/15 minutes smooth".
+
+A `Limit` is what a user wrote, checked and made exact. What it promises is computed from it by the
+algorithm's own file.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from ratekit.clock import SECOND
+from ratekit.errors import ConfigurationError
+
+__all__ = ["Limit"]
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+_SHORT = {
+    "s": "second", "sec": "second", "min": "minute", "h": "hour", "hr": "hour", "d": "day",
+}  # fmt: skip
+_SHAPE = re.compile(
+    r"\s*(?P<count>[^\s/]+)\s*/\s*(?P<many>[\d.]+)?\s*(?P<unit>[^\W\d]+)?(?P<rest>.*?)\s*"
+)
+_FORMS = "nothing, 'burst <n>' or 'smooth'"
+_PERIODS = "second, minute, hour, day, a count of them ('300/15 minutes') or seconds ('300/900')"
+_MOST_PER_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `count` permits in `period_ns` nanoseconds.
+
+    `burst` is how many may go at once: a number the user named, 1 for `smooth`, None where the
+    limit does not say (the default form, which is safe for every kind of server).
+    """
+
+    text: str
+    count: int
+    period_ns: int
+    burst: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `<n>/<period>`, optionally followed by `burst <n>` or `smooth`.
+
+        Raises `ConfigurationError` naming what is wrong and what would be right.
+        """
+        if not isinstance(text, str):
+            raise _wrong(text, "it must be text", "a limit such as '100/minute'")
+        match = _SHAPE.fullmatch(text)
+        if match is None:
+            raise _wrong(text, "it has no form of a limit", "'<n>/<period>', such as '100/minute'")
+        count = _whole(text, match["count"], "the number of permits")
+        period_ns = _period(text, match["many"], match["unit"])
+        words = match["rest"].split()
+        # "100/60 burst 20" and "100/60 smooth": the word after bare seconds is not a unit.
+        if match["unit"] in ("burst", "smooth"):
+            words.insert(0, match["unit"])
+        if count * SECOND > _MOST_PER_SECOND * period_ns:
+            raise _wrong(text, "that is more than one permit a nanosecond", "a lower limit")
+        return cls(text.strip(), count, period_ns, _burst(text, words, count))
+
+
+def _burst(text: str, words: list[str], count: int) -> int | None:
+    match words:
+        case []:
+            return None
+        case ["smooth"]:
+            return 1
+        case ["burst", number]:
+            burst = _whole(text, number, "the burst")
+            if burst > count:
+                raise _wrong(
+                    text,
+                    f"a burst of {burst} is more than the {count} permits of a period",
+                    f"'burst {count}' at the most",
+                )
+            return burst
+        case ["burst"]:
+            raise _wrong(text, "the burst has no number", "'burst <n>', such as 'burst 20'")
+        case _:
+            raise _wrong(text, f"unknown form {' '.join(words)!r}", f"{_FORMS} after the period")
+
+
+def _whole(text: str, number: str, what: str) -> int:
+    if not (number.isascii() and number.isdigit()) or int(number) == 0:
+        hint = "a whole number from 1 up"
+        if what == "the number of permits":
+            hint += " (half a permit a second is '1/2 seconds')"
+        raise _wrong(text, f"{what} is {number!r}", hint)
+    return int(number)
+
+
+def _period(text: str, many: str | None, unit: str | None) -> int:
+    try:
+        length = float(many) if many else 1.0
+    except ValueError:
+        raise _wrong(text, f"the period's length is {many!r}", "a number") from None
+    name = (unit or "").lower()
+    name = _SHORT.get(name, name.removesuffix("s") if name not in _SHORT else name)
+    if name in _UNITS:
+        seconds = length * _UNITS[name]
+    elif many and (unit is None or unit in ("burst", "smooth")):
+        seconds = length
+    else:
+        raise _wrong(text, f"unknown period {(unit or '')!r}", _PERIODS)
+    if not 0 < seconds <= 366 * 86_400:
+        raise _wrong(text, "the period's length is out of range", "more than 0 s, at most a year")
+    return round(seconds * SECOND)
+
+
+def _wrong(text: object, what: str, right: str) -> ConfigurationError:
+    return ConfigurationError(f"limit {text!r}: {what}; use {right}")

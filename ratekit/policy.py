@@ -1,0 +1,176 @@
+"""A policy surrounds a call; a pipeline is policies nested, the first outermost.
+
+Pipeline(Retry(), RateLimiter("100/minute"))
+
+retry -> limiter -> attempt
+"""
+
+import functools
+import inspect
+import os
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+from ratekit._options import NONE, Options
+from ratekit.call import Call, Outcome, Proceed, SendFailed
+from ratekit.clock import SYSTEM, Clock
+from ratekit.errors import ConfigurationError
+
+__all__ = ["Pipeline", "Policy"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Policy(ABC):
+    """Something that surrounds a call. Every policy also works alone, as a decorator."""
+
+    clock: Clock = SYSTEM
+    retries = False
+    """Whether this policy may make more than one attempt."""
+    per_attempt = False
+    """Whether this policy must see every attempt, so that nothing further in may repeat one."""
+
+    @abstractmethod
+    def run(self, call: Call, proceed: Proceed) -> Outcome:
+        """Surround `proceed(call)`: call it never, once or more often, and return an outcome."""
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return `function` with this policy around each of its calls.
+
+        What it returns is read as an answer if it has `status_code` and `headers`, as the
+        responses of requests and httpx do.
+        """
+        if inspect.iscoroutinefunction(function) or not callable(function):
+            raise ConfigurationError(
+                f"{function!r}: ratekit is synchronous; decorate a plain function"
+            )
+
+        @functools.wraps(function)
+        def surrounded(*args: P.args, **kwargs: P.kwargs) -> T:
+            def attempt(call: Call) -> Outcome:
+                call.begin_attempt()
+                return _outcome_of(function(*args, **kwargs))
+
+            call = Call(None, "", {}, key="", options=self.options_here(), clock=self.clock)
+            try:
+                result: T = self.run(call, attempt).value
+            except SendFailed as failed:
+                raise failed.native() from failed.native().__cause__
+            return result
+
+        return surrounded
+
+    def options_here(self, given: Options = NONE) -> Options:
+        """Return the options in force for a call that was given `given`."""
+        return given.over(Options.current())
+
+
+def _outcome_of(value: object) -> Outcome:
+    status = getattr(value, "status_code", None)
+    headers = getattr(value, "headers", None)
+    if isinstance(status, int) and isinstance(headers, Mapping):
+        return Outcome(value, status, headers)
+    return Outcome(value, None, {})
+
+
+class Pipeline(Policy):
+    """Policies nested, the first outermost; itself a policy.
+
+    `options`: the defaults of every call through it. Raises `ConfigurationError` where the same
+    policy stands twice, or one that repeats attempts stands below one that must see each of them.
+    """
+
+    policies: tuple[Policy, ...]
+    options: Options
+
+    def __init__(self, *policies: Policy, options: Options = NONE, clock: Clock = SYSTEM) -> None:
+        self.policies = ()
+        self.clock = clock
+        if not isinstance(options, Options):
+            raise ConfigurationError(f"options {options!r}: use ratekit.options(...)")
+        for policy in policies:
+            if isinstance(policy, Pipeline):
+                # Its policies are put in its place: there is one road, whoever wrote it down.
+                self.policies += policy.policies
+                options = options.over(policy.options)
+            elif isinstance(policy, Policy):
+                self.policies += (policy,)
+            else:
+                raise ConfigurationError(
+                    f"{policy!r} is not a policy; a Pipeline takes policies such as Retry() and "
+                    "RateLimiter('100/minute'), one after the other"
+                )
+        self.options = options
+        # Names this pipeline wherever copies of it are; made when it is first pickled.
+        self.token: str | None = None
+        self._check()
+
+    def _check(self) -> None:
+        seen: set[int] = set()
+        above: Policy | None = None
+        for policy in self.policies:
+            if id(policy) in seen:
+                raise ConfigurationError(
+                    f"{policy!r} stands twice in the pipeline (or one pipeline inside itself): "
+                    "each call would pass it twice; name it once"
+                )
+            seen.add(id(policy))
+            if policy.retries and above is not None:
+                raise ConfigurationError(
+                    f"{policy!r} stands inside {above!r}, which would not see its repeats; put "
+                    "it further out: Pipeline(Retry(), RateLimiter(...))"
+                )
+            if policy.per_attempt:
+                above = policy
+
+    def run(self, call: Call, proceed: Proceed) -> Outcome:
+        """Run `proceed` inside all policies."""
+        for policy in reversed(self.policies):
+            proceed = _inside(policy.run, proceed)
+        return proceed(call)
+
+    def options_here(self, given: Options = NONE) -> Options:
+        """Return the options in force for a call that was given `given`."""
+        here = Options.current()
+        if given is NONE and here is NONE:
+            return self.options
+        return given.over(here).over(self.options)
+
+    def __repr__(self) -> str:
+        return f"Pipeline({', '.join(map(repr, self.policies))})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A copy in this process is this pipeline, and all copies that reach another process are
+        # one there: a pickled session must not come with a budget of its own.
+        if self.token is None:
+            self.token = os.urandom(16).hex()
+        _copies.setdefault(self.token, self)
+        return _unpickled, (self.token, self.policies, self.options, self.clock)
+
+
+# What was pickled here, or came here so. It is as bounded as the pipelines of a program are: a
+# token is made once for each, and dropped with it.
+_copies: "weakref.WeakValueDictionary[str, Pipeline]" = weakref.WeakValueDictionary()
+# In another process nobody else may hold on to a pipeline between two jobs that bring it along:
+# the last few are kept, with what they have spent.
+_kept: "deque[Pipeline]" = deque(maxlen=64)
+
+
+def _unpickled(
+    token: str, policies: tuple[Policy, ...], options: Options, clock: Clock
+) -> Pipeline:
+    known = _copies.get(token)
+    if known is None:
+        copy = Pipeline(*policies, options=options, clock=clock)
+        copy.token = token
+        known = _copies.setdefault(token, copy)
+        _kept.append(known)
+    return known
+
+
+def _inside(run: Callable[[Call, Proceed], Outcome], proceed: Proceed) -> Callable[[Call], Outcome]:
+    return lambda call: run(call, proceed)

@@ -1,0 +1,279 @@
+"""The edge to requests: `session.mount("https://", RateKitAdapter(pipeline))`.
+
+A real `HTTPAdapter`: whatever it does not concern itself with is requests' own doing.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import requests
+from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.utils import rewind_body
+from urllib3 import HTTPResponse
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+from urllib3.util import Timeout
+
+from ratekit import _edge, errors, forks
+from ratekit.call import Call, Outcome, SendFailed
+from ratekit.clock import SECOND, SYSTEM
+from ratekit.errors import ConfigurationError
+from ratekit.policy import Policy
+
+__all__ = ["DeadlineExceeded", "RateKitAdapter", "RateLimited"]
+
+_POOL_SIZE = 64
+# Seconds to connect and to read where the user gave none: no request hangs for ever.
+_TIMEOUT = (5.0, 30.0)
+# A rejected answer no longer than this is read to its end, so that its connection can serve the
+# next attempt; a longer one costs more than a new connection.
+_DRAIN = 64 * 1024
+
+# Failures that another attempt may not meet. What is not among them (a bad URL, a certificate)
+# is raised at once.
+_PASSING = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+_LASTING = (requests.exceptions.SSLError, requests.exceptions.InvalidProxyURL)
+
+
+class RateLimited(errors.RateLimited, requests.RequestException):
+    """`ratekit.RateLimited`, as requests' own exception."""
+
+
+class DeadlineExceeded(errors.DeadlineExceeded, requests.RequestException):
+    """`ratekit.DeadlineExceeded`, as requests' own exception."""
+
+
+_REFUSED: _edge.Refusals = {
+    errors.RateLimited: RateLimited,
+    errors.DeadlineExceeded: DeadlineExceeded,
+}
+
+
+class _Answer(Outcome):
+    """A requests answer; with `stream=True` it still holds its connection."""
+
+    __slots__ = ()
+
+    def discard(self) -> None:
+        response: Any = self.value
+        length = response.headers.get("content-length", "")
+        if not response._content_consumed and length.isdigit() and int(length) <= _DRAIN:
+            with suppress(requests.RequestException):
+                response.content  # noqa: B018  (reads it)
+        response.close()
+
+
+class RateKitAdapter(HTTPAdapter):
+    """Sends the requests of a session through a pipeline.
+
+    `pipeline`: a `Pipeline` or a single policy; without one, retries alone. `adapter`: another
+    adapter to send through (a toolbelt's, a mock's); without one it is itself the `HTTPAdapter`,
+    and takes that one's own arguments (the connection pool is sized for 64 threads).
+
+    Raises `ConfigurationError` where urllib3 is told to retry as well (`max_retries`): its repeats
+    would pass by the limiter.
+    """
+
+    __attrs__: list[str] = [*HTTPAdapter.__attrs__, "pipeline", "adapter"]
+
+    def __init__(
+        self, pipeline: Policy | None = None, *, adapter: BaseAdapter | None = None, **kwargs: Any
+    ) -> None:
+        self.pipeline = _edge.pipeline_of(pipeline)
+        self.adapter = adapter
+        if adapter is not None:
+            if kwargs:
+                raise ConfigurationError(
+                    f"{', '.join(sorted(kwargs))}: give these to the wrapped adapter"
+                )
+            if not isinstance(adapter, BaseAdapter):
+                raise ConfigurationError(
+                    f"adapter {adapter!r}: use a requests adapter, such as HTTPAdapter()"
+                )
+            if isinstance(adapter, RateKitAdapter):
+                raise ConfigurationError(
+                    "the wrapped adapter is a RateKitAdapter: each request would pass two "
+                    "pipelines; put all policies in one"
+                )
+        kwargs.setdefault("pool_maxsize", _POOL_SIZE)
+        super().__init__(**kwargs)
+        _check_no_retries(self.max_retries if adapter is None else adapter)
+        forks.renew_in_child(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]  # (the stubs do not know it)
+        forks.renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a child: no connection of the parent's is used."""
+        if self.adapter is None:
+            # Dropped, not closed: closing would write to sockets that the parent still uses.
+            this: Any = self  # the stubs do not know the pool's settings
+            this.proxy_manager = {}
+            this.init_poolmanager(this._pool_connections, this._pool_maxsize, this._pool_block)
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Send a prepared request down the pipeline; arguments and answer are `HTTPAdapter`'s.
+
+        Raises what requests raises, and where ratekit refuses `RateLimited` or
+        `DeadlineExceeded`, which are `requests.RequestException` too.
+        """
+        options = _edge.chosen_options(self.pipeline, None)
+        call = Call(
+            request.method,
+            request.url,
+            request.headers,
+            key=_edge.origin_of(request.url or ""),
+            options=options,
+            replayable=_is_replayable(request),
+            clock=self.pipeline.clock,
+        )
+        if timeout is None and options.timeout is not False:
+            timeout = _TIMEOUT if options.timeout is None else options.timeout
+        inner: Callable[..., requests.Response] = (
+            super().send if self.adapter is None else self.adapter.send
+        )
+        elapsed = timedelta(0)
+
+        def attempt(call: Call) -> Outcome:
+            nonlocal elapsed
+            call.begin_attempt()
+            if call.attempts > 1:
+                _rewind(request)
+            began = SYSTEM.now_ns()
+            try:
+                response = inner(
+                    request,
+                    stream=stream,
+                    timeout=_within_deadline(timeout, call),
+                    verify=verify,
+                    cert=cert,
+                    proxies=proxies,
+                )
+                elapsed = timedelta(microseconds=(SYSTEM.now_ns() - began) // 1000)
+                if not stream:
+                    # Read here, so that an answer which breaks off is another attempt's.
+                    response.content  # noqa: B018
+            except _PASSING as error:
+                raise _failure(error) from error
+            return _Answer(response, response.status_code, response.headers)
+
+        def respond(call: Call, status: int, headers: Mapping[str, str]) -> requests.Response:
+            raw = HTTPResponse(
+                io.BytesIO(), headers, status, reason="Too Many Requests", preload_content=False
+            )
+            return self.build_response(request, raw)
+
+        try:
+            response: requests.Response = _edge.travel(
+                self.pipeline, call, attempt, _REFUSED, respond, request.headers.setdefault
+            )
+        except (RateLimited, DeadlineExceeded) as refusal:
+            refusal.request = request
+            raise
+        response.ratekit = call.details()  # type: ignore[attr-defined]
+        _keep_elapsed(request, response, elapsed)
+        return response
+
+    def close(self) -> None:
+        """Close the connections. The pipeline's state stays: others may be using it."""
+        super().close()
+        if self.adapter is not None:
+            self.adapter.close()
+
+    def __repr__(self) -> str:
+        return f"RateKitAdapter({self.pipeline!r})"
+
+
+def _check_no_retries(where: Any) -> None:
+    retries = getattr(where, "max_retries", where)
+    total = getattr(retries, "total", 0)
+    if total not in (0, None, False):
+        raise ConfigurationError(
+            f"max_retries={total}: urllib3 would retry below the limiter, unseen by it; leave "
+            "max_retries at 0 and put Retry(attempts=...) into the pipeline"
+        )
+
+
+def _is_replayable(request: requests.PreparedRequest) -> bool:
+    return request.body is None or isinstance(request.body, (bytes, str)) or _has_begin(request)
+
+
+def _has_begin(request: Any) -> bool:
+    # requests notes where a file began; whatever has no position can be read only once.
+    return isinstance(request._body_position, int) and hasattr(request.body, "seek")
+
+
+def _rewind(request: requests.PreparedRequest) -> None:
+    if _has_begin(request):
+        rewind_body(request)
+
+
+def _failure(error: requests.RequestException) -> SendFailed:
+    return SendFailed(
+        error,
+        sent=not _was_never_sent(error),
+        passing=not isinstance(error, _LASTING),
+    )
+
+
+def _was_never_sent(error: requests.RequestException) -> bool:
+    if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
+        return True
+    reason = error.args[0] if error.args else None
+    if isinstance(reason, MaxRetryError):
+        reason = reason.reason
+    return isinstance(reason, NewConnectionError)
+
+
+def _within_deadline(timeout: Any, call: Call) -> Any:
+    """Return the timeout of one attempt, none of whose parts outlasts the deadline."""
+    remaining_ns = call.remaining_ns()
+    if remaining_ns is None:
+        return timeout
+    # At 0 urllib3 would not wait at all, and fail in its own way.
+    remaining = max(remaining_ns / SECOND, 0.001)
+    if isinstance(timeout, tuple):
+        connect, read = timeout
+        return _edge.shorter(connect, remaining), _edge.shorter(read, remaining)
+    if isinstance(timeout, Timeout):
+        return Timeout(
+            total=_edge.shorter(timeout.total, remaining),  # type: ignore[arg-type]
+            connect=timeout._connect,
+            read=timeout._read,
+        )
+    return _edge.shorter(timeout, remaining)
+
+
+def _keep_elapsed(
+    request: requests.PreparedRequest, response: requests.Response, elapsed: timedelta
+) -> None:
+    """Let `response.elapsed` be the time of the attempt, as without ratekit.
+
+    The session sets it to the time spent in the adapter, waits included, and runs the request's
+    hooks afterwards: the first hook sets it right and takes itself away.
+    """
+    response.elapsed = elapsed
+    hooks = request.hooks
+    users = hooks.get("response", [])
+
+    def set_right(seen: requests.Response, *_: Any, **__: Any) -> None:
+        hooks["response"] = users
+        if seen is response:
+            seen.elapsed = elapsed
+
+    hooks["response"] = [set_right, *users]
