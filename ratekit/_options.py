@@ -1,11 +1,12 @@
 """How calls are to be made: one frozen value, for a pipeline, a `with` block or one request."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self
 
-from ratekit.checks import check_number
+from ratekit.checks import check_number, check_positive
 from ratekit.clock import to_ns
 from ratekit.errors import ConfigurationError
 
@@ -46,27 +47,13 @@ class Options:
     refusal: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_wait", "deadline", "max_retry_after"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), unit="seconds")
-        if self.key is not None and not isinstance(self.key, str):
-            raise ConfigurationError(f"key {self.key!r}: use text")
-        if self.refusal not in (None, "raise", "response"):
-            raise ConfigurationError(f"refusal {self.refusal!r}: use 'raise' or 'response'")
-        if self.retry not in (None, True, False):
-            raise ConfigurationError(f"retry {self.retry!r}: use True, False or None")
-        if self.timeout is not None and self.timeout is not False:
-            pair = self.timeout if isinstance(self.timeout, tuple) else (self.timeout,)
-            for seconds in pair:
-                check_number("timeout", seconds, unit="seconds, (connect, read), or False")
+        for name, check in _CHECKS.items():
+            value = getattr(self, name)
+            if value is not None:
+                check(name, value)
         if self.throttle_statuses is not None:
-            given = self.throttle_statuses
-            statuses = frozenset([given] if isinstance(given, int) else given)
-            if not all(400 <= status < 600 for status in statuses):
-                raise ConfigurationError(
-                    f"throttle_statuses {sorted(statuses, key=str)}: use status codes from 400 up"
-                )
-            object.__setattr__(self, "throttle_statuses", statuses)
+            # Any collection may be given, or one status.
+            object.__setattr__(self, "throttle_statuses", _statuses(self.throttle_statuses))
 
     def over(self, other: "Options") -> "Options":
         """Return these options, with `other`'s where these say nothing."""
@@ -102,6 +89,58 @@ class Options:
     ) -> None:
         _current.set(_current.get()[:-1])
 
+
+def _check_seconds(name: str, value: object) -> None:
+    check_number(name, value, unit="seconds")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} {value!r}: use text")
+
+
+def _check_timeout(name: str, value: object) -> None:
+    if value is not False:
+        for seconds in value if isinstance(value, tuple) else (value,):
+            check_number(name, seconds, unit="seconds, (connect, read), or False")
+
+
+def _check_retry(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} {value!r}: use True, False or None")
+
+
+def _check_idempotency_key(name: str, value: object) -> None:
+    if not isinstance(value, (str, bool)):
+        raise ConfigurationError(f"{name} {value!r}: use text, or True for one made now")
+
+
+def _check_refusal(name: str, value: object) -> None:
+    if value not in ("raise", "response"):
+        raise ConfigurationError(f"{name} {value!r}: use 'raise' or 'response'")
+
+
+def _check_statuses(name: str, value: Any) -> None:
+    if not all(isinstance(status, int) and 400 <= status < 600 for status in _statuses(value)):
+        raise ConfigurationError(f"{name} {value!r}: use status codes from 400 up")
+
+
+def _statuses(value: Any) -> frozenset[Any]:
+    return frozenset([value] if isinstance(value, (int, str)) else value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "key": _check_text,
+    "cost": check_positive,
+    "max_wait": _check_seconds,
+    "deadline": _check_seconds,
+    "timeout": _check_timeout,
+    "retry": _check_retry,
+    "idempotency_key": _check_idempotency_key,
+    "throttle_statuses": _check_statuses,
+    "max_retry_after": _check_seconds,
+    "refusal": _check_refusal,
+}
 
 _FIELDS = tuple(field.name for field in fields(Options))
 

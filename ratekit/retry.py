@@ -67,7 +67,7 @@ class Retry(Policy):
         on: Matcher = (),
         budget: RetryBudget | None = RetryBudget(),  # noqa: B008  (a frozen value, no state)
     ) -> None:
-        if not isinstance(attempts, int) or attempts < 1:
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ConfigurationError(
                 f"attempts {attempts!r}: use a whole number from 1 up (1 makes no retries)"
             )
@@ -75,9 +75,17 @@ class Retry(Policy):
             raise ConfigurationError(
                 f"backoff {backoff!r}: use a Backoff(...) or a function of (failures, last delay)"
             )
+        if budget is not None and not isinstance(budget, RetryBudget):
+            raise ConfigurationError(f"budget {budget!r}: use a RetryBudget(...), or None")
+        if not isinstance(on, (type, tuple)) and not callable(on):
+            raise ConfigurationError(
+                f"on {on!r}: use exception types, or a function of the exception"
+            )
         self.attempts = attempts
         self.backoff: Delay = Backoff() if backoff is None else backoff
         self.statuses = frozenset(statuses)
+        if not all(isinstance(status, int) for status in self.statuses):
+            raise ConfigurationError(f"statuses {statuses!r}: use status codes, such as 503")
         self.methods = frozenset(method.upper() for method in methods)
         self.on = on
         self.budget = budget
@@ -192,19 +200,17 @@ class Retry(Policy):
         if isinstance(last, SendFailed):
             return own
         asked = last.retry_after() or 0.0
+        held = None if last.held_ns is None else last.held_ns / SECOND
+        # Jitter is only ever added to what the server asked for. Where a limiter below holds
+        # everybody until then, and lets them go one by one, there is no herd to spread.
+        wait = asked + own if held is None else max(held, own)
         patience_ns = call.options.patience_ns()
-        if asked * SECOND > patience_ns:
-            return None
         if throttled:
-            progress.throttled_ns += to_ns(max(own, asked))
-            if progress.throttled_ns > patience_ns:
-                return None
-        if last.held_ns is not None:
-            # The limiter below holds everybody until the server's time, and lets them go one by
-            # one: to sleep here as well would be to wait twice.
-            return 0.0 if own * SECOND <= last.held_ns else own
-        # Jitter is only ever added to what the server asked for.
-        return asked + own
+            progress.throttled_ns += to_ns(wait)
+        if asked * SECOND > patience_ns or progress.throttled_ns > patience_ns:
+            return None
+        # To sleep here through what the limiter holds would be to wait twice.
+        return 0.0 if wait == held else wait
 
     def __repr__(self) -> str:
         return f"Retry(attempts={self.attempts})"

@@ -10,6 +10,7 @@ The functions are pure: they take no lock, read no clock and do no I/O. (ITU-T I
 
 from typing import NamedTuple
 
+from ratekit.checks import check_positive
 from ratekit.errors import ConfigurationError
 from ratekit.limits.limit import Limit
 
@@ -42,8 +43,7 @@ class Rule(NamedTuple):
 
         Raises `ConfigurationError` for a cost that is not above 0, or can never fit the burst.
         """
-        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not 0 < cost < 1e18:
-            raise ConfigurationError(f"cost {cost!r}: use a number above 0")
+        check_positive("cost", cost)
         if cost > self.burst:
             raise ConfigurationError(
                 f"cost {cost!r}: this limit grants at most {self.burst} at once, so it would "

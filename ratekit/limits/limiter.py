@@ -92,6 +92,8 @@ class RateLimiter(Policy):
     Raises `ConfigurationError` for a limit or a number that cannot be right.
     """
 
+    per_attempt = True
+
     def __init__(
         self,
         limit: str | Limit,

@@ -1,0 +1,1 @@
+"""`ratekit demo`: one job against one rate-limited server, with ratekit and without."""

@@ -1,0 +1,339 @@
+"""Who goes next: turns, holds and cancellations, stepped through without a thread."""
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from ratekit import RateLimited
+from ratekit.limits.gcra import Rule
+from ratekit.limits.waiting import Waiting, _Ticket
+from ratekit.stores.memory import MemoryStore
+from ratekit.testing import FakeClock
+
+KEY = "k"
+
+
+@dataclass
+class Line:
+    """One line of waiters on a clock that the test moves, to the nanosecond."""
+
+    rule: Rule
+    clock: FakeClock = field(default_factory=FakeClock)
+    granted: list[tuple[int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.begin = self.clock.now_ns()
+        self.space = MemoryStore(clock=self.clock).space(None)
+        self.waiting = Waiting(self.space)
+        self.inside: dict[int, _Ticket] = {}
+        self.refused: list[int] = []
+        self.arrived = 0
+
+    @property
+    def now(self) -> int:
+        """Nanoseconds since the test began."""
+        return self.clock.now_ns() - self.begin
+
+    def arrive(self, *, cost: float = 1, max_wait: int | None = None) -> int:
+        """Let one more caller ask; return its number."""
+        number = self.arrived
+        self.arrived += 1
+        price = self.rule.price_ns(cost)
+        allowed, _, _ = self.space.take(KEY, price, self.rule.reach_ns(price))
+        if allowed:
+            assert not any(ticket.turn_ns > self.clock.now_ns() for ticket in self.inside.values())
+            self.granted.append((number, self.now))
+            return number
+        ticket = _Ticket(price, None)
+        try:
+            self.waiting._join(KEY, ticket, self.rule, max_wait)
+        except RateLimited:
+            self.refused.append(number)
+        else:
+            self.inside[number] = ticket
+        return number
+
+    def leave(self, number: int) -> None:
+        """Cancel a waiter."""
+        self.waiting._leave(KEY, self.inside.pop(number))
+
+    def hold(self, length: int) -> None:
+        """Hold the line from now on."""
+        self.waiting.hold(KEY, self.rule, length)
+
+    def wake(self) -> None:
+        """Let every waiter look at its turn, as its thread would when it wakes."""
+        for number, ticket in list(self.inside.items()):
+            try:
+                if self.waiting._ahead(KEY, ticket) > 0:
+                    continue
+                self.granted.append((number, self.now))
+            except RateLimited:
+                self.refused.append(number)
+            del self.inside[number]
+
+    def turns(self) -> list[int]:
+        """The turns of those inside, since the test began, in order of arrival."""
+        return [ticket.turn_ns - self.begin for ticket in self.inside.values()]
+
+    def run_dry(self) -> None:
+        """Move the clock from turn to turn until nobody waits."""
+        self.wake()
+        while self.inside:
+            self.clock.advance_ns(max(0, min(self.turns()) - self.now))
+            self.wake()
+
+
+def test_turns_are_spaced_and_in_order_of_arrival() -> None:
+    """Each waiter owns an instant one interval behind the one before."""
+    line = Line(Rule(100, 2))
+    for _ in range(5):
+        line.arrive()
+    assert line.granted == [(0, 0), (1, 0)]
+    assert line.turns() == [100, 200, 300]
+
+
+def test_a_hold_moves_every_turn_by_its_length_and_keeps_order_and_spacing() -> None:
+    """The clock stands still during a hold; what was 30 ahead is 30 ahead afterwards."""
+    line = Line(Rule(100, 1))
+    for _ in range(4):
+        line.arrive()
+    line.clock.advance_ns(70)
+    line.hold(1000)
+    assert line.turns() == [1100, 1200, 1300]
+    line.run_dry()
+    assert line.granted == [(0, 0), (1, 1100), (2, 1200), (3, 1300)]
+
+
+def test_holds_do_not_add_up() -> None:
+    """Sixteen refusals of one event are one pause, and a shorter one changes nothing."""
+    line = Line(Rule(100, 1))
+    line.arrive()
+    line.arrive()
+    for _ in range(16):
+        line.hold(1000)
+    line.hold(10)
+    assert line.turns() == [1100]
+    line.clock.advance_ns(500)
+    line.hold(1000)
+    assert line.turns() == [1600]
+
+
+def test_a_turn_that_was_due_but_not_taken_is_not_used_during_a_hold() -> None:
+    """A thread that overslept its turn goes first when the hold is over, the rest behind it."""
+    line = Line(Rule(100, 1))
+    for _ in range(3):
+        line.arrive()
+    line.clock.advance_ns(150)
+    line.hold(1000)
+    line.wake()
+    assert line.granted == [(0, 0)]
+    line.run_dry()
+    assert line.granted == [(0, 0), (1, 1150), (2, 1250)]
+
+
+def test_a_hold_empties_the_bucket() -> None:
+    """Nobody is released as a herd: one permit when the hold is over, then the pace."""
+    line = Line(Rule(100, 20))
+    line.hold(1000)
+    for _ in range(5):
+        line.arrive()
+    assert line.granted == []
+    line.run_dry()
+    assert [at for _, at in line.granted] == [1000, 1100, 1200, 1300, 1400]
+
+
+def test_nothing_is_granted_one_nanosecond_before_a_hold_ends() -> None:
+    """Not even a fraction of a permit."""
+    line = Line(Rule(100, 20))
+    line.hold(1000)
+    line.clock.advance_ns(999)
+    for cost in (1, 0.5, 0.01):
+        price = line.rule.price_ns(cost)
+        assert not line.space.take(KEY, price, line.rule.reach_ns(price))[0]
+    line.clock.advance_ns(1)
+    assert line.space.take(KEY, 1, line.rule.reach_ns(1))[0]
+
+
+def test_a_cancelled_waiters_permit_goes_to_the_next() -> None:
+    """Everybody behind it moves up by one."""
+    line = Line(Rule(100, 1))
+    for _ in range(4):
+        line.arrive()
+    line.leave(1)
+    assert line.turns() == [100, 200]
+    line.arrive()
+    assert line.turns() == [100, 200, 300]
+
+
+def test_a_cancelled_last_waiter_leaves_no_debt() -> None:
+    """What it had reserved is there for the next caller."""
+    line = Line(Rule(100, 1))
+    line.arrive()
+    line.leave(line.arrive())
+    line.clock.advance_ns(100)
+    line.arrive()
+    assert [at for _, at in line.granted] == [0, 100]
+
+
+def test_a_cancelled_dear_permit_does_not_let_a_cheap_one_into_a_hold() -> None:
+    """Where prices differ, nobody moves up to before the hold's end."""
+    line = Line(Rule(100, 10))
+    line.arrive(cost=10)
+    line.arrive(cost=9)
+    line.clock.advance_ns(500)
+    line.hold(1000)
+    line.leave(1)
+    for cost in (1, 4):
+        line.arrive(cost=cost)
+    line.run_dry()
+    assert all(at >= 1500 for number, at in line.granted if number)
+
+
+def test_a_wait_that_cannot_fit_is_refused_at_once_with_the_truth() -> None:
+    """The refused caller has spent nothing, and knows how long it would have been."""
+    line = Line(Rule(100, 1))
+    line.arrive()
+    line.arrive()
+    ticket = _Ticket(100, None)
+    with pytest.raises(RateLimited) as caught:
+        line.waiting._join(KEY, ticket, line.rule, 199)
+    assert caught.value.retry_after == 200 / 1e9
+    assert caught.value.key == KEY
+    line.waiting._join(KEY, ticket, line.rule, 200)
+
+
+def test_a_hold_refuses_at_once_whoever_it_pushes_past_max_wait_and_the_rest_moves_up() -> None:
+    """The wait of the first can not fit any more; its place is the next one's."""
+    line = Line(Rule(100, 1))
+    line.arrive()
+    hurried = line.arrive(max_wait=500)
+    patient = line.arrive()
+    line.hold(1000)
+    line.wake()
+    assert line.refused == [hurried]
+    assert line.inside.keys() == {patient}
+    assert line.turns() == [1100]
+
+
+def test_a_pause_longer_than_a_waiter_would_sit_out_refuses_it() -> None:
+    """A server that asks for an hour is not slept for by whoever accepts five minutes of it."""
+    line = Line(Rule(100, 1))
+    line.arrive()
+    ticket = _Ticket(100, 5000)
+    line.waiting._join(KEY, ticket, line.rule, None)
+    line.hold(6000)
+    with pytest.raises(RateLimited):
+        line.waiting._ahead(KEY, ticket)
+    with pytest.raises(RateLimited) as caught:
+        line.waiting._join(KEY, _Ticket(100, 5000), line.rule, None)
+    assert caught.value.retry_after == 6000 / 1e9
+
+
+def test_stopping_the_clock_moves_what_lies_ahead() -> None:
+    """What was counted as refilled and was not is taken back; whoever is due stays so."""
+    line = Line(Rule(100, 2))
+    for _ in range(4):
+        line.arrive()
+    line.clock.advance_ns(100)
+    line.waiting.stop_clock(KEY, 30)
+    assert line.turns() == [100, 230]
+
+
+def test_a_permit_given_back_is_everybodys_gain() -> None:
+    """Whoever waits goes one interval earlier."""
+    line = Line(Rule(100, 1))
+    granted = line.waiting.acquire(KEY, line.rule, 100)
+    for _ in range(2):
+        line.arrive()
+    line.waiting.give_back(KEY, granted)
+    assert line.turns() == [0, 100]
+
+
+def test_a_line_that_nobody_needs_is_gone() -> None:
+    """No memory is kept for a key where nobody waits and no hold is in force."""
+    line = Line(Rule(100, 1))
+    for _ in range(3):
+        line.arrive()
+    line.run_dry()
+    assert line.waiting._lines == {}
+    for number in range(3000):
+        line.waiting.hold(f"key {number}", line.rule, 10)
+        line.clock.advance_ns(20)
+    assert len(line.waiting._lines) <= 1024
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_holds_among_waiters_lose_no_permit_and_break_no_order(seed: int) -> None:
+    """At full demand every caller gets exactly its turn plus the time that was held."""
+    chance = random.Random(seed)
+    line = Line(Rule(chance.choice((100, 77)), chance.choice((1, 5))))
+    held = held_until = 0
+    for _ in range(40):
+        line.arrive()
+    while line.inside:
+        until = min(line.turns()) - line.now
+        if chance.random() < 0.3:
+            line.clock.advance_ns(chance.randrange(until + 1))
+            length = chance.choice((1, 50, 333, 1000))
+            held += max(0, line.now + length - max(held_until, line.now))
+            held_until = max(held_until, line.now + length)
+            line.hold(length)
+        else:
+            line.clock.advance_ns(until)
+        line.wake()
+    assert [number for number, _ in line.granted] == list(range(40))
+    waited = 40 - line.rule.burst
+    assert line.granted[-1][1] == waited * line.rule.interval_ns + held
+
+
+@pytest.mark.parametrize("seed", range(600))
+def test_no_window_is_exceeded_whatever_happens_to_the_line(seed: int) -> None:
+    """Random arrivals, costs, holds, cancellations and refusals never break the promise."""
+    chance = random.Random(seed)
+    rule = Rule(chance.choice((1000, 777)), chance.choice((1, 3, 20)))
+    line = Line(rule)
+    costs: dict[int, int] = {}
+    held_until = 0
+    for _ in range(chance.randrange(20, 150)):
+        ahead = [turn for turn in line.turns() if turn > line.now]
+        if ahead and chance.random() < 0.6:
+            early = chance.random() < 0.3
+            line.clock.advance_ns(max(0, min(ahead) - line.now - early))
+        else:
+            # Never past a turn: every thread here wakes in time.
+            gap = chance.choice((0, 1, rule.interval_ns // 3, rule.interval_ns * 5))
+            line.clock.advance_ns(min([gap, *(turn - line.now for turn in ahead)]))
+        line.wake()
+        what = chance.random()
+        if what < 0.6:
+            cost = chance.randint(1, rule.burst)
+            costs[line.arrived] = cost
+            line.arrive(cost=cost, max_wait=chance.choice((None, None, rule.interval_ns * 30)))
+        elif what < 0.7:
+            length = chance.choice((1, rule.interval_ns // 2, rule.interval_ns * 7))
+            held_until = max(held_until, line.now + length)
+            line.hold(length)
+        elif what < 0.8 and line.inside:
+            line.leave(chance.choice(list(line.inside)))
+        line.wake()
+        for number, at in line.granted:
+            # Whoever was granted something before a hold was set is none of its business.
+            assert number < line.arrived
+            assert at <= line.now
+        assert all(
+            ticket.refused_ns is not None or ticket.turn_ns - line.begin >= held_until
+            for ticket in line.inside.values()
+            if held_until > line.now
+        )
+        standing = [ticket.turn_ns for ticket in line.inside.values() if ticket.refused_ns is None]
+        assert standing == sorted(standing)
+    line.run_dry()
+    granted = line.granted
+    for first in range(len(granted)):
+        spent = 0
+        for number, at in granted[first:]:
+            spent += rule.price_ns(costs[number])
+            assert spent <= at - granted[first][1] + rule.depth_ns
+    assert line.waiting._lines.keys() <= {KEY}
