@@ -1,5 +1,6 @@
 """The rate limiter: one limit kept for many keys, as a policy or by direct calls."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,9 +17,13 @@ from ratekit.stores.memory import SHARED
 
 __all__ = ["Decision", "RateLimiter"]
 
+_log = logging.getLogger("ratekit.limits")
+
 # A server may ask for a pause of any length. Beyond this its word is asked for again, so that one
 # absurd answer does not end a process's work for days.
 _LONGEST_HOLD = 3600.0
+# A hold worth a warning; a shorter one is all in a day's work.
+_LONG_HOLD_NS = 10 * SECOND
 # The anchors of calls whose answer never came are dropped beyond this many.
 _MOST_ANCHORS = 4096
 
@@ -267,7 +272,10 @@ class RateLimiter(Policy):
         # A refusal without a hint, or with "0", which servers say too early: one permit's time.
         seconds = min(outcome.retry_after() or 0.0, _LONGEST_HOLD)
         outcome.held_ns = max(to_ns(seconds), self.rule.interval_ns)
-        self._waiting.hold(key, self.rule, outcome.held_ns)
+        if self._waiting.hold(key, self.rule, outcome.held_ns):
+            level = logging.WARNING if outcome.held_ns >= _LONG_HOLD_NS else logging.INFO
+            seconds = outcome.held_ns / SECOND
+            _log.log(level, "%s: refused (%s); held for %.2f s", key, outcome.status, seconds)
 
     def __repr__(self) -> str:
         return f"RateLimiter({self.limit.text!r}, name={self.name!r})"

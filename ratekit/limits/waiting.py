@@ -28,6 +28,8 @@ _log = logging.getLogger("ratekit.limits")
 # A wait worth a line in the log, and how often one key may have one.
 _LONG_NS = 10 * SECOND
 _SAY_EVERY = 60.0
+# How late a thread may wake before its line is spaced anew.
+_LATE_NS = SECOND // 20
 # Beyond this many lines, those of holds that are over are looked for and dropped.
 _MANY = 1024
 
@@ -132,7 +134,7 @@ class Waiting:
             if line is not None and ticket.patience_ns is not None:
                 held_ns = line.held_until_ns - now
                 if held_ns > ticket.patience_ns:
-                    raise _refusal(key, held_ns, "the server asked for a pause")
+                    raise _refusal(key, held_ns, "the pause is longer than is waited for")
             end = self._space.advance(key, ticket.price_ns, now)
             wait_ns = end - rule.reach_ns(ticket.price_ns) - now
             if max_wait_ns is not None and wait_ns > max_wait_ns:
@@ -161,9 +163,25 @@ class Waiting:
             if ticket.turn_ns > now:
                 return ticket.turn_ns - now
             line = self._lines[key]
+            self._catch_up(key, line, now)
+            if ticket.turn_ns > now:
+                return ticket.turn_ns - now
             del line.tickets[ticket]
             self._tidy(key, line, now)
             return 0
+
+    def _catch_up(self, key: str, line: _Line, now: int) -> None:
+        """Space the line anew where the whole process overslept: no turn is made up for in a herd.
+
+        A thread that wakes a little late is a matter of course, and costs nobody anything. A
+        process that was stopped for seconds has all its turns due at once.
+        """
+        first = next(iter(line.tickets))
+        late_ns = now - first.turn_ns
+        if late_ns > _LATE_NS:
+            last = self._move(key, line.tickets, line, late_ns, now)
+            if last is not None:
+                self._space.advance(key, 0, last.end_ns)
 
     def _leave(self, key: str, ticket: _Ticket) -> None:
         with self._lock:
@@ -192,8 +210,8 @@ class Waiting:
             ticket.move(-back_ns, line.held_until_ns)
             open_gate(ticket.gate)
 
-    def hold(self, key: str, rule: Rule, length_ns: int) -> None:
-        """Grant nothing before `length_ns` from now.
+    def hold(self, key: str, rule: Rule, length_ns: int) -> bool:
+        """Grant nothing before `length_ns` from now; return whether that is news.
 
         Holds do not add up: one that begins during another only lengthens it, and one that would
         end earlier changes nothing. What a bucket had saved up is gone: whoever must be told to
@@ -223,6 +241,7 @@ class Waiting:
                     if last is not None:
                         self._space.advance(key, 0, last.end_ns)
             self._tidy(key, line, now)
+            return longer_ns > 0
 
     def stop_clock(self, key: str, length_ns: int) -> None:
         """Undo the last `length_ns` of refilling: every turn not yet due moves by as much."""
@@ -247,9 +266,9 @@ class Waiting:
         last = None
         for ticket in list(tickets):
             ticket.move(by_ns - returned, line.held_until_ns)
-            if (ticket.latest_ns is not None and ticket.turn_ns > ticket.latest_ns) or (
-                ticket.patience_ns is not None and held_ns > ticket.patience_ns
-            ):
+            too_late = ticket.latest_ns is not None and ticket.turn_ns > ticket.latest_ns
+            too_long = ticket.patience_ns is not None and held_ns > ticket.patience_ns
+            if ticket.turn_ns > now and (too_late or too_long):
                 ticket.refused_ns = ticket.turn_ns - now
                 del line.tickets[ticket]
                 returned += ticket.price_ns
@@ -272,9 +291,11 @@ class Waiting:
 
 def _refusal(key: str, wait_ns: int, why: str) -> RateLimited:
     seconds = wait_ns / SECOND
-    name = key or "the limiter"
+    away = f"{seconds:.3f}".rstrip("0").rstrip(".")
     return RateLimited(
-        f"{name}: the next permit is {seconds:.3g} s away; {why}", key=key, retry_after=seconds
+        f"{key or 'the limiter'}: the next permit is {away} s away; {why}",
+        key=key,
+        retry_after=seconds,
     )
 
 

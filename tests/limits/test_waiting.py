@@ -133,6 +133,44 @@ def test_a_turn_that_was_due_but_not_taken_is_not_used_during_a_hold() -> None:
     assert line.granted == [(0, 0), (1, 1150), (2, 1250)]
 
 
+def test_a_process_that_overslept_is_no_herd() -> None:
+    """Stopped for five seconds it goes on at its pace, one after the other."""
+    rule = Rule(100_000_000, 1)
+    line = Line(rule)
+    for _ in range(6):
+        line.arrive()
+    line.clock.advance(5)
+    line.run_dry()
+    assert [at // 1_000_000 for _, at in line.granted] == [0, 5000, 5100, 5200, 5300, 5400]
+    line.arrive()
+    line.run_dry()
+    assert line.granted[-1][1] == 5_500_000_000
+
+
+def test_whoever_overslept_with_a_max_wait_goes_or_is_refused_and_nobody_is_lost() -> None:
+    """The first is due and goes; the others can not be in time any more."""
+    line = Line(Rule(100_000_000, 1))
+    for _ in range(4):
+        line.arrive(max_wait=1_000_000_000)
+    line.clock.advance(5)
+    line.run_dry()
+    assert [number for number, _ in line.granted] == [0, 1]
+    assert line.refused == [2, 3]
+    line.arrive()
+    line.run_dry()
+    assert line.granted[-1][1] == 5_100_000_000
+
+
+def test_a_thread_that_wakes_a_little_late_costs_nobody_anything() -> None:
+    """The turns behind it stay where they are."""
+    line = Line(Rule(100_000_000, 1))
+    for _ in range(4):
+        line.arrive()
+    line.clock.advance(0.15)
+    line.run_dry()
+    assert [at // 1_000_000 for _, at in line.granted] == [0, 150, 200, 300]
+
+
 def test_a_hold_empties_the_bucket() -> None:
     """Nobody is released as a herd: one permit when the hold is over, then the pace."""
     line = Line(Rule(100, 20))
