@@ -77,6 +77,10 @@ class SystemClock(Clock):
         """Wait at the gate."""
         gate.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
 
+    def __reduce__(self) -> str:
+        # There is one: a copy would not follow `instant()`.
+        return "SYSTEM"
+
 
 SYSTEM = SystemClock()
 """The clock in use wherever none was given."""

@@ -1,5 +1,6 @@
 """Time: the system's, a fake one, and an instant one."""
 
+import pickle
 import threading
 import time
 
@@ -91,6 +92,13 @@ def test_instant_skips_waits_and_still_counts_them() -> None:
     begin = time.monotonic()
     SYSTEM.sleep(0.01)
     assert time.monotonic() - begin >= 0.01
+
+
+def test_the_system_clock_pickles_as_itself() -> None:
+    """Also after `instant()`: whatever holds it may travel, and follows it wherever it is."""
+    with instant():
+        assert pickle.loads(pickle.dumps(SYSTEM)) is SYSTEM  # noqa: S301  (our own bytes)
+    assert pickle.loads(pickle.dumps(SYSTEM)) is SYSTEM  # noqa: S301
 
 
 def test_instant_may_be_used_again_and_within_itself() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-__all__ = ["Plan", "Result", "closing_sentence", "ideal_seconds"]
+__all__ = ["Plan", "Result", "closing_sentence", "full_name", "ideal_seconds"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Result:
     @property
     def name(self) -> str:
         """The client and its helper, as in "requests + ratekit"."""
-        return self.client if self.helper is None else f"{self.client} + {self.helper}"
+        return full_name(self.client, self.helper)
 
     @property
     def ratio(self) -> float | None:
@@ -57,6 +57,11 @@ class Result:
     def figures(self) -> dict[str, object]:
         """Return everything there is to know about the run, for JSON."""
         return {"name": self.name, **asdict(self), "ratio": self.ratio}
+
+
+def full_name(client: str, helper: str | None) -> str:
+    """Name a client together with what helps it, if anything does."""
+    return client if helper is None else f"{client} + {helper}"
 
 
 def ideal_seconds(plan: Plan, noise: int) -> float:

@@ -8,7 +8,7 @@ from multiprocessing import resource_tracker
 
 from ratekit.demo.clients import Way, ways
 from ratekit.demo.job import Job
-from ratekit.demo.report import Plan, Result, ideal_seconds
+from ratekit.demo.report import Plan, Result, full_name, ideal_seconds
 from ratekit.demo.screen import Progress, Screen
 from ratekit.testing import ApiServer
 
@@ -18,7 +18,7 @@ __all__ = ["run_all"]
 def run_all(plan: Plan, screen: Screen) -> list[Result]:
     """Do the job with every client in turn, shown on `screen`.
 
-    The server is a child process, so that sixteen busy threads here do not disturb its clock; it
+    The server is a child process, so that the busy threads here do not disturb its clock; it
     has ended when this returns or raises.
     """
     clients = ways()
@@ -40,7 +40,7 @@ def _run(plan: Plan, way: Way, server: ApiServer, screen: Screen) -> Result:
         def watch(seconds: float) -> None:
             screen.show(Progress(job.done, job.failed, server.requests, seconds))
 
-        screen.begin(way.client if way.helper is None else f"{way.client} + {way.helper}")
+        screen.begin(full_name(way.client, way.helper))
         seconds = job.run(plan.threads, watch)
     seen = server.stats()
     screen.end(Progress(job.done, job.failed, seen.requests, seconds))

@@ -3,12 +3,12 @@
 A screen is told of a run by `begin`, then `show` about ten times a second, then `end`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
@@ -89,12 +89,31 @@ class Lines(Screen):
         )
 
 
+class _Short:
+    """A renderable that leaves the end of the line free.
+
+    A terminal answers Ctrl-C with "^C" at the cursor. In a full line that would begin a new one,
+    and what is drawn next would be a line too low.
+    """
+
+    def __init__(self, whole: RenderableType) -> None:
+        self._whole = whole
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self._whole, options.update_width(options.max_width - 3))
+
+
+class _ShortBars(RichProgress):
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield _Short(self.make_tasks_table(self.tasks))
+
+
 class Bars(Screen):
     """A moving bar for each run: for a terminal."""
 
     def __init__(self, console: Console, jobs: int) -> None:
         self._jobs = jobs
-        self._bars = RichProgress(
+        self._bars = _ShortBars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:.0f}/{task.total:.0f}", justify="right"),

@@ -10,6 +10,7 @@ from ratekit.clock import SECOND, to_ns
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited, Rejected
 from ratekit.limits.gcra import Rule, rule_of
 from ratekit.limits.limit import Limit
+from ratekit.limits.opening import Openings
 from ratekit.limits.waiting import Granted, line_of
 from ratekit.policy import Policy
 from ratekit.stores import MemoryStore, Store, Taken
@@ -24,8 +25,6 @@ _log = logging.getLogger("ratekit.limits")
 _LONGEST_HOLD = 3600.0
 # A hold worth a warning; a shorter one is all in a day's work.
 _LONG_HOLD_NS = 10 * SECOND
-# The anchors of calls whose answer never came are dropped beyond this many.
-_MOST_ANCHORS = 4096
 
 
 class Decision:
@@ -129,9 +128,7 @@ class RateLimiter(Policy):
         # What one permit takes: the usual cost, worked out once.
         self._one_ns = self.rule.price_ns(1)
         self._reach_ns = self.rule.reach_ns(self._one_ns)
-        # When a key's bucket was full and something was sent: the instant, until an answer comes.
-        # Only whole operations of dict are used on it, which are atomic.
-        self._anchors: dict[str, int] = {}
+        self._openings = Openings(self._waiting, self.rule, self._space.clock)
 
     # Direct calls.
 
@@ -188,16 +185,18 @@ class RateLimiter(Policy):
         key = self._key(call)
         cost = 1 if options.cost is None else options.cost
         granted = self._wait_turn(call, key, cost)
-        if granted.end_ns == granted.now_ns + granted.price_ns and granted.waited_ns == 0:
-            self._anchor(key, granted.now_ns)
+        opening = self._openings.sent(key, granted)
+        arrived = True
         try:
             outcome = proceed(call)
         except Rejected:
             # Something further in refused: nothing was sent, so the permit is the next one's.
+            arrived = False
             self._waiting.give_back(key, granted)
             raise
         finally:
-            self._answered(key)
+            if opening is not None:
+                self._openings.ended(key, opening, granted.price_ns, arrived=arrived)
         if outcome.verdict(options) is Verdict.THROTTLED:
             self._refused(key, outcome)
         return outcome
@@ -250,23 +249,6 @@ class RateLimiter(Policy):
             return self._max_wait_ns
         check_number("max_wait", max_wait, unit="seconds")
         return to_ns(max_wait)
-
-    # A server's bucket stays full until the first attempt *arrives*, ours begins to refill when
-    # it is *sent*. A slow first connection would so let us believe in refills that the server
-    # never made, and a job that starts with a burst would be refused at its end. So the time from
-    # the first attempt out of a full bucket to the first answer counts as a stopped clock.
-
-    def _anchor(self, key: str, now_ns: int) -> None:
-        if len(self._anchors) >= _MOST_ANCHORS:
-            self._anchors.clear()
-        # The last such moment counts: the bucket was full then, whatever is still unanswered.
-        self._anchors[key] = now_ns
-
-    def _answered(self, key: str) -> None:
-        if key in self._anchors:
-            sent_ns = self._anchors.pop(key, None)
-            if sent_ns is not None:
-                self._waiting.stop_clock(key, self.store.clock.now_ns() - sent_ns)
 
     def _refused(self, key: str, outcome: Outcome) -> None:
         # A refusal without a hint, or with "0", which servers say too early: one permit's time.

@@ -30,8 +30,11 @@ _LONG_NS = 10 * SECOND
 _SAY_EVERY = 60.0
 # How late a thread may wake before its line is spaced anew.
 _LATE_NS = SECOND // 20
-# Beyond this many lines, those of holds that are over are looked for and dropped.
+# Beyond this many lines, those of holds that are over are looked for and dropped. Beyond the
+# most, so are the oldest that are in force: the bucket keeps the hold itself, and a second one of
+# the same event would then add to it.
 _MANY = 1024
+_MOST = 65_536
 
 
 class Granted(NamedTuple):
@@ -85,6 +88,7 @@ class Waiting:
         # Guards everything below, and every field of a line and of a ticket.
         self._lock = threading.Lock()
         self._lines: dict[str, _Line] = {}
+        self._tidy_at = _MANY
         self._said: TTLCache[str, bool] = TTLCache(_MANY, _SAY_EVERY)
         forks.renew_in_child(self)
 
@@ -221,7 +225,7 @@ class Waiting:
             now = self._clock.now_ns()
             line = self._lines.get(key)
             if line is None:
-                if len(self._lines) >= _MANY:
+                if len(self._lines) >= self._tidy_at:
                     self._tidy_all(now)
                 line = self._lines[key] = _Line()
             begin = max(line.held_until_ns, now)
@@ -243,16 +247,22 @@ class Waiting:
             self._tidy(key, line, now)
             return longer_ns > 0
 
-    def stop_clock(self, key: str, length_ns: int) -> None:
-        """Undo the last `length_ns` of refilling: every turn not yet due moves by as much."""
+    def not_before(self, key: str, tat_ns: int) -> None:
+        """Stop the clock for as long as `tat_ns` lies ahead of where the bucket stands.
+
+        `tat_ns` counts what was granted, and not the permits of those who wait: these come on top.
+        """
         with self._lock:
-            self._space.advance(key, length_ns, 0)
             line = self._lines.get(key)
             if line is not None:
-                now = self._clock.now_ns()
-                ahead = [ticket for ticket in line.tickets if ticket.turn_ns > now]
-                self._move(key, ahead, line, length_ns, now)
-                self._tidy(key, line, now)
+                tat_ns += sum(ticket.price_ns for ticket in line.tickets)
+            _, stands_ns, now = self._space.look(key)
+            if tat_ns > stands_ns:
+                self._space.advance(key, 0, tat_ns)
+                if line is not None:
+                    ahead = [ticket for ticket in line.tickets if ticket.turn_ns > now]
+                    self._move(key, ahead, line, tat_ns - stands_ns, now)
+                    self._tidy(key, line, now)
 
     def _move(
         self, key: str, tickets: Iterable[_Ticket], line: _Line, by_ns: int, now: int
@@ -287,6 +297,11 @@ class Waiting:
     def _tidy_all(self, now: int) -> None:
         for key, line in list(self._lines.items()):
             self._tidy(key, line, now)
+        held = [key for key, line in self._lines.items() if not line.tickets]
+        for key in held[: len(self._lines) - _MOST // 2 if len(self._lines) >= _MOST else 0]:
+            del self._lines[key]
+        # Looked at again when there are twice as many: so each line costs a look or two.
+        self._tidy_at = min(_MOST, max(_MANY, 2 * len(self._lines)))
 
 
 def _refusal(key: str, wait_ns: int, why: str) -> RateLimited:

@@ -2,7 +2,8 @@
 
 Memory is bounded. A key whose state says no more than an absent key would (a bucket that is full
 again) may be dropped at any time, and is, when room is needed. A key that still binds is never
-dropped: when every key binds, new ones share one strict state until there is room again.
+dropped: when every key binds, new ones share a strict state (each of the stripes has one) until
+there is room again.
 """
 
 import logging
@@ -137,8 +138,8 @@ class MemorySpace(Space):
         if not self._told:
             self._told = True
             _log.warning(
-                "all of %d keys are in use: new keys share one budget until some are back at "
-                "full; give the MemoryStore a larger max_keys",
+                "all of %d keys are in use: new keys share budgets until some are back at full; "
+                "give the MemoryStore a larger max_keys",
                 self._room * _STRIPES,
             )
 

@@ -245,21 +245,53 @@ def test_a_refusal_further_in_gives_the_permit_back() -> None:
     assert limiter.peek("k").remaining == 20
 
 
-def test_the_time_to_the_first_answer_out_of_a_full_bucket_is_not_refilled() -> None:
-    """The server's bucket was full until the attempt arrived, so ours gained nothing meanwhile."""
-    clock = FakeClock()
-    limiter = limiter_on(clock)
+def burst(limiter: RateLimiter, clock: FakeClock, delays: list[float]) -> None:
+    """Send one call for each delay at once; the answers come one after the other."""
 
-    def slow(call: Call) -> Outcome:
-        for _ in range(15):
-            limiter.check("k")
-        clock.advance(0.1)
+    def send(call: Call) -> Outcome:
+        if len(on_the_way) < len(delays):
+            on_the_way.append(call)
+            limiter.run(Call("GET", "", {}, key="k"), send)
+        clock.advance(delays[len(on_the_way) - 1])
+        on_the_way.pop()
         return Outcome(None, 200, {})
 
-    limiter.run(Call("GET", "", {}, key="k"), slow)
+    on_the_way = [Call("GET", "", {}, key="k")]
+    limiter.run(on_the_way[0], send)
+
+
+def test_the_time_to_the_answers_of_an_opening_burst_is_not_refilled() -> None:
+    """The server's bucket was full until the attempts arrived, so ours gained nothing meanwhile."""
+    clock = FakeClock()
+    limiter = limiter_on(clock)
+    burst(limiter, clock, [0.0] * 15 + [0.1])
     assert limiter.peek("k").remaining == 4
     clock.advance(0.1)
     assert limiter.peek("k").remaining == 14
+
+
+def test_answers_of_an_opening_burst_that_are_spread_count_from_the_last() -> None:
+    """Connections that are set up one after the other may have arrived as late as their answers."""
+    clock = FakeClock()
+    limiter = limiter_on(clock)
+    burst(limiter, clock, [0.02] * 16)
+    # Each answer 20 ms behind the last, while the server's bucket refills one each 10 ms.
+    assert limiter.peek("k").remaining == 19
+
+
+def test_a_bucket_of_one_permit_does_not_pay_for_answers() -> None:
+    """A single thread whose answers take longer than the pace is not slowed down by them."""
+    clock = FakeClock()
+    limiter = limiter_on(clock, "1/second")
+    begin = clock.now_ns()
+
+    def slow(call: Call) -> Outcome:
+        clock.advance(1.5)
+        return Outcome(None, 200, {})
+
+    for _ in range(10):
+        limiter.run(Call("GET", "", {}, key="k"), slow)
+    assert clock.now_ns() - begin == 15 * 10**9
 
 
 def test_a_slow_answer_holds_up_nobody_who_came_long_after_it() -> None:

@@ -302,6 +302,16 @@ def test_a_line_that_nobody_needs_is_gone() -> None:
     assert len(line.waiting._lines) <= 1024
 
 
+def test_holds_in_force_are_bounded_and_hold_all_the_same() -> None:
+    """A hundred thousand held keys do not grow the lines without bound; the buckets remember."""
+    line = Line(Rule(100, 1))
+    for number in range(100_000):
+        line.waiting.hold(f"key {number}", line.rule, 10**9)
+    assert len(line.waiting._lines) <= 65_536
+    for number in (0, 50_000, 99_999):
+        assert not line.space.take(f"key {number}", 100, 100)[0]
+
+
 @pytest.mark.parametrize("seed", range(300))
 def test_holds_among_waiters_lose_no_permit_and_break_no_order(seed: int) -> None:
     """At full demand every caller gets exactly its turn plus the time that was held."""
