@@ -275,8 +275,13 @@ def test_stopping_the_clock_moves_what_lies_ahead() -> None:
     for _ in range(4):
         line.arrive()
     line.clock.advance_ns(100)
-    line.waiting.stop_clock(KEY, 30)
+    # Two were granted at 0 and two wait; had the two arrived at 30 only, the TAT would be 230.
+    line.waiting.not_before(KEY, line.begin + 230)
     assert line.turns() == [100, 230]
+    line.waiting.not_before(KEY, line.begin + 200)
+    assert line.turns() == [100, 230]
+    line.arrive()
+    assert line.turns() == [100, 230, 330]
 
 
 def test_a_permit_given_back_is_everybodys_gain() -> None:
