@@ -76,10 +76,8 @@ def travel(
     try:
         return pipeline.run(call, attempt).value
     except SendFailed as failed:
-        error = failed.native()
-        error.ratekit = call.details()  # type: ignore[attr-defined]
-        # As it was raised: its own traceback, its own cause.
-        raise error from error.__cause__
+        failed.error.ratekit = call.details()  # type: ignore[attr-defined]
+        failed.raise_native()
     except (Rejected, DeadlineExceeded) as refusal:
         if options.refusal == "response":
             return respond(call, 429, refusal_headers(refusal))
@@ -103,6 +101,13 @@ def refusal_headers(refusal: Rejected | DeadlineExceeded) -> dict[str, str]:
         # Whole seconds, rounded up: what RFC 9110 allows, and never early.
         headers["retry-after"] = str(-int(-refusal.retry_after // 1))
     return headers
+
+
+def is_short(headers: Mapping[str, str], most: int) -> bool:
+    """Return whether an answer says that its body is no longer than `most` bytes."""
+    length = headers.get("content-length", "")
+    # Not any digits, and not any number of them: int() takes neither.
+    return length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most
 
 
 def shorter(seconds: float | None, remaining: float) -> float:

@@ -8,10 +8,10 @@ library in a `Library` and derives its classes from it.
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
-from urllib.request import getproxies, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from ratekit import _edge, forks
 from ratekit._httpx_bodies import KeptStream, body_of
+from ratekit._httpx_proxies import Proxies
 from ratekit.call import Call, Outcome, SendFailed
 from ratekit.clock import SECOND, SYSTEM
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited
@@ -20,8 +20,9 @@ from ratekit.policy import Policy
 __all__ = ["KeptStream", "Library", "SharedTransport"]
 
 _POOL_SIZE = 256
-# A rejected answer no longer than this is read at once, so that its connection is free while the
-# call waits for its next attempt; it is still unread for whoever gets it.
+# A rejected answer that says it is no longer than this is read at once, so that its connection is
+# free while the call waits for its next attempt; it is still unread for whoever gets it. One that
+# does not say is not waited for: it may trickle for ever.
 _KEEP = 64 * 1024
 
 
@@ -58,10 +59,8 @@ class _Answer(Outcome):
 
     def settle(self) -> None:
         response = self.value
-        length = response.headers.get("content-length", "0")
-        if not (response.is_closed or response.is_stream_consumed) and (
-            not length.isdigit() or int(length) <= _KEEP
-        ):
+        unread = not (response.is_closed or response.is_stream_consumed)
+        if unread and _edge.is_short(response.headers, _KEEP):
             self.keep().read_ahead(_KEEP, self._library.module.TransportError)
 
     def discard(self) -> None:
@@ -89,7 +88,6 @@ class SharedTransport:
     def _open(self) -> None:
         """Make the transports that requests are sent through."""
         self._by_scheme: dict[str, Any] = {}
-        self._proxies: dict[str, str] = {}
         if self._wrapped is not None:
             self.transport = self._wrapped
             return
@@ -101,12 +99,9 @@ class SharedTransport:
         self.transport = library.HTTPTransport(**kwargs)
         # A client that is given a transport no longer looks at HTTP_PROXY and its kin itself.
         if kwargs.get("trust_env", True) and not kwargs.get("proxy") and not kwargs.get("uds"):
-            self._proxies = getproxies()
-            for scheme in ("http", "https"):
-                proxy = self._proxies.get(scheme, self._proxies.get("all"))
-                if proxy:
-                    kwargs["proxy"] = proxy if "://" in proxy else f"http://{proxy}"
-                    self._by_scheme[scheme] = library.HTTPTransport(**kwargs)
+            self._proxies = Proxies(library)
+            for scheme, proxy in self._proxies.by_scheme.items():
+                self._by_scheme[scheme] = library.HTTPTransport(**{**kwargs, "proxy": proxy})
 
     def _check_wrapped(self, transport: Any) -> None:
         name = self._library.module.__name__
@@ -114,7 +109,7 @@ class SharedTransport:
             raise ConfigurationError(
                 f"{', '.join(sorted(self._kwargs))}: give these to the wrapped transport"
             )
-        if not callable(getattr(transport, "handle_request", None)):
+        if isinstance(transport, type) or not callable(getattr(transport, "handle_request", None)):
             raise ConfigurationError(
                 f"transport {transport!r}: use a synchronous {name} transport, such as "
                 f"{name}.HTTPTransport()"
@@ -136,6 +131,8 @@ class SharedTransport:
 
     def after_fork(self) -> None:
         """In a child: no connection of the parent's is used."""
+        if self._wrapped is not None:
+            _forget_connections(self._wrapped)
         self._open()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -188,7 +185,9 @@ class SharedTransport:
         def respond(call: Call, status: int, headers: Mapping[str, str]) -> Any:
             nonlocal answer
             answer = None
-            return library.module.Response(status, headers=headers)
+            # With a stream, as a real one has: unread for whoever gets it.
+            empty = library.module.ByteStream(b"")
+            return library.module.Response(status, headers=headers, stream=empty)
 
         response = _edge.travel(
             self.pipeline, call, attempt, library.refused, respond, request.headers.setdefault
@@ -199,7 +198,7 @@ class SharedTransport:
         return response
 
     def _transport_for(self, url: Any) -> Any:
-        if proxy_bypass_environment(url.host, self._proxies):
+        if self._proxies.spare(url):
             return self.transport
         return self._by_scheme.get(url.scheme, self.transport)
 
@@ -245,6 +244,14 @@ def _retries_below(retries: object) -> ConfigurationError:
         f"retries={retries}: the transport would retry below the limiter, unseen by it; leave "
         "retries at 0 and put Retry(attempts=...) into the pipeline"
     )
+
+
+def _forget_connections(transport: Any) -> None:
+    # The library has no public way to drop connections without writing to them.
+    inside = getattr(getattr(transport, "_pool", None), "__dict__", {})
+    lock = inside.get("_optional_thread_lock")
+    if lock is not None:
+        inside.update(_connections=[], _requests=[], _optional_thread_lock=type(lock)())
 
 
 def _not_async(name: str) -> ConfigurationError:

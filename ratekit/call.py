@@ -6,7 +6,7 @@ library sits at the edge, and never replace them.
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ratekit._options import NONE, Options
 from ratekit.clock import SYSTEM, Clock, to_ns
@@ -62,9 +62,14 @@ class SendFailed(Exception):
         self.sent = sent
         self.passing = passing
 
-    def native(self) -> Exception:
-        """Return the native error, for the edge to raise again in place of this one."""
-        return self.error
+    def raise_native(self) -> NoReturn:
+        """Raise the native error in place of this one, as it was raised first."""
+        context = self.error.__context__
+        try:
+            raise self.error
+        finally:
+            # What led to it, and not whatever is being handled here.
+            self.error.__context__ = context
 
 
 class Outcome:

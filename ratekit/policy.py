@@ -59,7 +59,7 @@ class Policy(ABC):
             try:
                 result: T = self.run(call, attempt).value
             except SendFailed as failed:
-                raise failed.native() from failed.native().__cause__
+                failed.raise_native()
             return result
 
         return surrounded

@@ -62,8 +62,7 @@ class _Answer(Outcome):
 
     def discard(self) -> None:
         response: Any = self.value
-        length = response.headers.get("content-length", "")
-        if not response._content_consumed and length.isdigit() and int(length) <= _DRAIN:
+        if not response._content_consumed and _edge.is_short(response.headers, _DRAIN):
             with suppress(requests.RequestException):
                 response.content  # noqa: B018  (reads it)
         response.close()
@@ -112,11 +111,12 @@ class RateKitAdapter(HTTPAdapter):
 
     def after_fork(self) -> None:
         """In a child: no connection of the parent's is used."""
-        if self.adapter is None:
+        inner = self if self.adapter is None else self.adapter
+        if isinstance(inner, HTTPAdapter):
             # Dropped, not closed: closing would write to sockets that the parent still uses.
-            this: Any = self  # the stubs do not know the pool's settings
-            this.proxy_manager = {}
-            this.init_poolmanager(this._pool_connections, this._pool_maxsize, this._pool_block)
+            that: Any = inner  # the stubs do not know the pool's settings
+            that.proxy_manager = {}
+            that.init_poolmanager(that._pool_connections, that._pool_maxsize, that._pool_block)
 
     def send(
         self,
@@ -173,8 +173,10 @@ class RateKitAdapter(HTTPAdapter):
             return _Answer(response, response.status_code, response.headers)
 
         def respond(call: Call, status: int, headers: Mapping[str, str]) -> requests.Response:
+            nothing = io.BytesIO()
+            nothing.close()  # read to its end: who streams it would look for more for ever
             raw = HTTPResponse(
-                io.BytesIO(), headers, status, reason="Too Many Requests", preload_content=False
+                nothing, headers, status, reason="Too Many Requests", preload_content=False
             )
             return self.build_response(request, raw)
 
@@ -186,6 +188,8 @@ class RateKitAdapter(HTTPAdapter):
             refusal.request = request
             raise
         response.ratekit = call.details()  # type: ignore[attr-defined]
+        # Where a digest's second request is sent: through the pipeline too.
+        response.connection = self
         _keep_elapsed(request, response, elapsed)
         return response
 
@@ -202,7 +206,8 @@ class RateKitAdapter(HTTPAdapter):
 def _check_no_retries(where: Any) -> None:
     retries = getattr(where, "max_retries", where)
     total = getattr(retries, "total", 0)
-    if total not in (0, None, False):
+    # With None for a total the other counts hold, and where they are None too there is no end.
+    if total not in (0, False):
         raise ConfigurationError(
             f"max_retries={total}: urllib3 would retry below the limiter, unseen by it; leave "
             "max_retries at 0 and put Retry(attempts=...) into the pipeline"
@@ -215,7 +220,10 @@ def _is_replayable(request: requests.PreparedRequest) -> bool:
 
 def _has_begin(request: Any) -> bool:
     # requests notes where a file began; whatever has no position can be read only once.
-    return isinstance(request._body_position, int) and hasattr(request.body, "seek")
+    if not isinstance(request._body_position, int) or not hasattr(request.body, "seek"):
+        return False
+    seekable = getattr(request.body, "seekable", None)
+    return bool(seekable()) if callable(seekable) else True
 
 
 def _rewind(request: requests.PreparedRequest) -> None:
@@ -269,11 +277,21 @@ def _keep_elapsed(
     """
     response.elapsed = elapsed
     hooks = request.hooks
-    users = hooks.get("response", [])
+    users = [hook for hook in hooks.get("response", ()) if not isinstance(hook, _SetRight)]
+    hooks["response"] = [_SetRight(hooks, users, response, elapsed), *users]
 
-    def set_right(seen: requests.Response, *_: Any, **__: Any) -> None:
-        hooks["response"] = users
-        if seen is response:
-            seen.elapsed = elapsed
 
-    hooks["response"] = [set_right, *users]
+class _SetRight:
+    """A hook. It stays where the adapter is called past a session: one at most, which pickles."""
+
+    def __init__(self, hooks: Any, users: list[Any], seen: object, elapsed: timedelta) -> None:
+        self.hooks = hooks
+        self.users = users
+        self.seen = seen
+        self.elapsed = elapsed
+
+    def __call__(self, seen: requests.Response, *_: Any, **__: Any) -> None:
+        """Set `elapsed` right, and leave."""
+        self.hooks["response"] = self.users
+        if seen is self.seen:
+            seen.elapsed = self.elapsed

@@ -25,6 +25,9 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 # RFC 9110, 9.2.2.
 _IDEMPOTENT = _SAFE | {"PUT", "DELETE"}
 _STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+# Refusals in one call. Their pauses are bounded too, but where neither the server nor the back-off
+# waits there is no pause to add up.
+_MOST_THROTTLED = 100
 _SHOULD_RETRY = ("x-should-retry", "stripe-should-retry")
 
 Matcher = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -149,6 +152,8 @@ class Retry(Policy):
             return None
         if throttled:
             progress.throttled += 1
+            if progress.throttled >= _MOST_THROTTLED:
+                return None
         else:
             progress.failures += 1
             if progress.failures >= self.attempts:
