@@ -4,6 +4,7 @@ An edge describes the native request as a `Call`, sends it with every argument t
 and turns ratekit's refusals into that library's own exceptions. It holds conversion only.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,6 +35,13 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 def origin_of(url: str) -> str:
     """Return scheme, host and port of a URL, without the port that the scheme implies."""
+    # Up to the path: so the few origins that a program talks to are read once each.
+    end = url.find("/", 8)
+    return _origin_of(url if end < 0 else url[:end])
+
+
+@functools.lru_cache(maxsize=256)
+def _origin_of(url: str) -> str:
     match = _AUTHORITY.match(url)
     if match is None:
         return ""
@@ -90,7 +98,8 @@ def native_error(
     refusal: Rejected | DeadlineExceeded, kinds: Refusals
 ) -> Rejected | DeadlineExceeded:
     """Return the refusal as an exception that is also the HTTP library's."""
-    kind = kinds[type(refusal)]
+    # A subclass of the user's goes by what it is a kind of.
+    kind = next(kinds[known] for known in type(refusal).__mro__ if known in kinds)
     return kind(str(refusal), key=refusal.key, retry_after=refusal.retry_after)
 
 

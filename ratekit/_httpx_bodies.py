@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
-from ratekit.clock import SYSTEM
+from ratekit.clock import SECOND, SYSTEM
 
 __all__ = ["KeptStream", "body_of"]
+
+# How long a body is read ahead.
+_AHEAD_NS = SECOND
 
 
 class KeptStream:
@@ -28,12 +31,14 @@ class KeptStream:
         """Read the body now if it is no longer than `most` bytes, and free its connection."""
         rest = iter(self._inner)
         size = 0
+        # A body may trickle: what is not there by then stays unread.
+        until_ns = SYSTEM.now_ns() + _AHEAD_NS
         self._rest = rest
         try:
             for chunk in rest:
                 self._ahead.append(chunk)
                 size += len(chunk)
-                if size > most:
+                if size > most or SYSTEM.now_ns() > until_ns:
                     return
         except broken as error:
             # Whoever reads this body is to meet the same error at the same place.

@@ -14,7 +14,7 @@ from ratekit._httpx_bodies import KeptStream, body_of
 from ratekit._httpx_proxies import Proxies
 from ratekit.call import Call, Outcome, SendFailed
 from ratekit.clock import SECOND, SYSTEM
-from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited
+from ratekit.errors import ConfigurationError
 from ratekit.policy import Policy
 
 __all__ = ["KeptStream", "Library", "SharedTransport"]
@@ -31,13 +31,7 @@ class Library(NamedTuple):
 
     module: Any
     kept_stream: type[KeptStream]
-    rate_limited: type[RateLimited]
-    deadline_exceeded: type[DeadlineExceeded]
-
-    @property
-    def refused(self) -> _edge.Refusals:
-        """ratekit's refusals as this library's exceptions."""
-        return {RateLimited: self.rate_limited, DeadlineExceeded: self.deadline_exceeded}
+    refused: _edge.Refusals
 
 
 class _Answer(Outcome):
@@ -87,6 +81,7 @@ class SharedTransport:
 
     def _open(self) -> None:
         """Make the transports that requests are sent through."""
+        self._is_stale = False
         self._by_scheme: dict[str, Any] = {}
         if self._wrapped is not None:
             self.transport = self._wrapped
@@ -133,7 +128,8 @@ class SharedTransport:
         """In a child: no connection of the parent's is used."""
         if self._wrapped is not None:
             _forget_connections(self._wrapped)
-        self._open()
+        # Opened when it is first used: most children never do, and a TLS context takes its time.
+        self._is_stale = True
 
     def __getstate__(self) -> dict[str, Any]:
         return {"pipeline": self.pipeline, "_wrapped": self._wrapped, "_kwargs": self._kwargs}
@@ -149,6 +145,8 @@ class SharedTransport:
         Raises what the library raises, and where ratekit refuses `RateLimited` or
         `DeadlineExceeded`, which are its `TransportError` too.
         """
+        if self._is_stale:
+            self._open()
         library = self._library
         replayable, rewind = body_of(request, library.module)
         call = Call(

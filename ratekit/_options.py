@@ -29,8 +29,9 @@ class Options:
     attempt on requests where the user gave none; False for none at all. `retry`: False never
     repeats; True repeats also what is not idempotent. `idempotency_key`: the value of the
     `Idempotency-Key` header, the same on every attempt; True makes one. `throttle_statuses`: the
-    statuses that mean "too fast". `max_retry_after`: the longest wait in seconds that a server may
-    ask for. `refusal`: "raise" an error where ratekit refuses, or answer with a "response" 429.
+    statuses besides 429 that mean "too fast". `max_retry_after`: the longest wait in seconds that
+    a server may ask for. `refusal`: "raise" an error where ratekit refuses, or answer with a
+    "response" 429.
 
     Raises `ConfigurationError` for a value that cannot be right.
     """
@@ -100,9 +101,16 @@ def _check_text(name: str, value: object) -> None:
 
 
 def _check_timeout(name: str, value: object) -> None:
-    if value is not False:
-        for seconds in value if isinstance(value, tuple) else (value,):
-            check_number(name, seconds, unit="seconds, (connect, read), or False")
+    if value is False:
+        return
+    if not isinstance(value, tuple):
+        check_positive(name, value)
+        return
+    if len(value) != 2:
+        raise ConfigurationError(f"{name} {value!r}: use seconds, (connect, read), or False")
+    for seconds in value:
+        if seconds is not None:
+            check_positive(name, seconds)
 
 
 def _check_retry(name: str, value: object) -> None:

@@ -2,8 +2,9 @@
 
 The record of a key is two integers: thousandths of a retry that are left, and the instant at which
 that was so. Every call earns a share of a retry, every repeat after a failure spends one, and time
-alone refills up to the floor. (Google SRE book, "Handling Overload": retries below 10 % of
-requests keep the worst case at 1.1 times the load instead of 3.)
+alone refills up to the floor. Calls are only counted until a retry is asked for: most never are.
+(Google SRE book, "Handling Overload": retries below 10 % of requests keep the worst case at 1.1
+times the load instead of 3.)
 """
 
 from dataclasses import dataclass
@@ -41,17 +42,15 @@ class RetryBudget:
                 f"budget cap {self.cap!r} is below its floor {self.floor!r}; use a larger cap"
             )
 
-    def earn(self, record: Record | None, now: int) -> tuple[Update | None, None]:
-        """Return the record after one more call."""
-        left = min(self._left(record, now) + round(self.ratio * _MILLI), round(self.cap * _MILLI))
-        return self._update(left, now), None
+    def spend(self, record: Record | None, now: int, calls: int = 0) -> tuple[Update, bool]:
+        """Return the record after one more retry, and whether there was enough left for it.
 
-    def spend(self, record: Record | None, now: int) -> tuple[Update | None, bool]:
-        """Return the record after one more retry, and whether there was enough left for it."""
-        left = self._left(record, now)
-        if left < _MILLI:
-            return None, False
-        return self._update(left - _MILLI, now), True
+        `calls`: how many were made since the record was last looked at.
+        """
+        earned = self._left(record, now) + round(calls * self.ratio * _MILLI)
+        left = min(earned, round(self.cap * _MILLI))
+        allowed = left >= _MILLI
+        return self._update(left - _MILLI if allowed else left, now), allowed
 
     def _left(self, record: Record | None, now: int) -> int:
         floor = round(self.floor * _MILLI)

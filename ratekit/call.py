@@ -14,8 +14,6 @@ from ratekit.quota import retry_after
 
 __all__ = ["Call", "Details", "Outcome", "Proceed", "SendFailed", "Verdict"]
 
-_THROTTLE_STATUSES = frozenset({429})
-
 
 class Verdict(enum.Enum):
     """What an outcome means."""
@@ -90,6 +88,11 @@ class Outcome:
         self._verdict: Verdict | None = None
         self._retry_after: tuple[float | None] | None = None
 
+    @property
+    def is_error(self) -> bool:
+        """Whether the status is one of an error; whatever else it means, the rest is fine."""
+        return self.status is not None and self.status >= 400
+
     def verdict(self, options: Options) -> Verdict:
         """Return what this answer means, by its status and what the server said with it."""
         if self._verdict is None:
@@ -100,7 +103,7 @@ class Outcome:
         status = self.status
         if status is None or status < 400:
             return Verdict.OK
-        if status in (options.throttle_statuses or _THROTTLE_STATUSES):
+        if status == 429 or (options.throttle_statuses and status in options.throttle_statuses):
             return Verdict.THROTTLED
         # A refusal that says when to come back is about pace, whatever its number.
         if status in (403, 503) and self.retry_after() is not None:
@@ -135,8 +138,8 @@ class Call:
     """
 
     __slots__ = (
-        "_url", "attempts", "clock", "deadline_ns", "headers", "key", "method", "options",
-        "previous", "replayable", "waited_ns",
+        "_url", "attempts", "clock", "deadline_ns", "headers", "key", "limited_key", "method",
+        "options", "previous", "replayable", "waited_ns",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +164,8 @@ class Call:
         self.waited_ns = 0
         # A rejected answer, kept until the next attempt is certain to be made.
         self.previous: Outcome | None = None
+        # The key of the limiter that it passed last; empty where there was none.
+        self.limited_key = ""
         self.deadline_ns: int | None = None
         if options.deadline is not None:
             self.deadline_ns = clock.now_ns() + to_ns(options.deadline)
@@ -185,5 +190,9 @@ class Call:
 
     def details(self) -> Details:
         """Return what has happened to this call."""
-        key = self.key if self.options.key is None else self.options.key
-        return Details(self.attempts, self.waited_ns / 1e9, key)
+        return Details(self.attempts, self.waited_ns / 1e9, self.limited_key or self.budget_key)
+
+    @property
+    def budget_key(self) -> str:
+        """Whose retry budget this call counts on: the key that the user chose, or its origin."""
+        return self.key if self.options.key is None else self.options.key

@@ -47,7 +47,11 @@ def tell_own_limits() -> None:
 
 def _after_fork_in_child() -> None:
     for _, thing in sorted(_known.items()):
-        thing.after_fork()
+        try:
+            thing.after_fork()
+        except Exception:  # noqa: BLE001  (whatever it was, it is logged)
+            # The others must still be renewed, or the child waits for ever.
+            _log.exception("after the fork: %r could not be renewed", thing)
 
 
 if hasattr(os, "register_at_fork"):

@@ -5,7 +5,7 @@ import httpx
 from ratekit import errors
 from ratekit._httpx_family import KeptStream, Library, SharedTransport
 
-__all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited"]
+__all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited", "Rejected"]
 
 
 class RateLimited(errors.RateLimited, httpx.TransportError):
@@ -14,6 +14,10 @@ class RateLimited(errors.RateLimited, httpx.TransportError):
 
 class DeadlineExceeded(errors.DeadlineExceeded, httpx.TransportError):
     """`ratekit.DeadlineExceeded`, as httpx's own exception."""
+
+
+class Rejected(errors.Rejected, httpx.TransportError):
+    """`ratekit.Rejected`, as httpx's own exception: a refusal of a policy of yours."""
 
 
 class _KeptStream(KeptStream, httpx.SyncByteStream):
@@ -32,4 +36,12 @@ class RateKitTransport(SharedTransport, httpx.BaseTransport):
     repeats would pass by the limiter.
     """
 
-    _library = Library(httpx, _KeptStream, RateLimited, DeadlineExceeded)
+    _library = Library(
+        httpx,
+        _KeptStream,
+        {
+            errors.Rejected: Rejected,
+            errors.RateLimited: RateLimited,
+            errors.DeadlineExceeded: DeadlineExceeded,
+        },
+    )

@@ -5,7 +5,7 @@ import httpx2
 from ratekit import errors
 from ratekit._httpx_family import KeptStream, Library, SharedTransport
 
-__all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited"]
+__all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited", "Rejected"]
 
 
 class RateLimited(errors.RateLimited, httpx2.TransportError):
@@ -14,6 +14,10 @@ class RateLimited(errors.RateLimited, httpx2.TransportError):
 
 class DeadlineExceeded(errors.DeadlineExceeded, httpx2.TransportError):
     """`ratekit.DeadlineExceeded`, as httpx2's own exception."""
+
+
+class Rejected(errors.Rejected, httpx2.TransportError):
+    """`ratekit.Rejected`, as httpx2's own exception: a refusal of a policy of yours."""
 
 
 class _KeptStream(KeptStream, httpx2.SyncByteStream):
@@ -32,4 +36,12 @@ class RateKitTransport(SharedTransport, httpx2.BaseTransport):
     repeats would pass by the limiter.
     """
 
-    _library = Library(httpx2, _KeptStream, RateLimited, DeadlineExceeded)
+    _library = Library(
+        httpx2,
+        _KeptStream,
+        {
+            errors.Rejected: Rejected,
+            errors.RateLimited: RateLimited,
+            errors.DeadlineExceeded: DeadlineExceeded,
+        },
+    )

@@ -7,13 +7,19 @@ import io
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.utils import rewind_body
 from urllib3 import HTTPResponse
-from urllib3.exceptions import MaxRetryError, NewConnectionError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    MaxRetryError,
+    NewConnectionError,
+    ProxyError,
+)
 from urllib3.util import Timeout
 
 from ratekit import _edge, errors, forks
@@ -22,7 +28,7 @@ from ratekit.clock import SECOND, SYSTEM
 from ratekit.errors import ConfigurationError
 from ratekit.policy import Policy
 
-__all__ = ["DeadlineExceeded", "RateKitAdapter", "RateLimited"]
+__all__ = ["DeadlineExceeded", "RateKitAdapter", "RateLimited", "Rejected"]
 
 _POOL_SIZE = 64
 # Seconds to connect and to read where the user gave none: no request hangs for ever.
@@ -30,6 +36,12 @@ _TIMEOUT = (5.0, 30.0)
 # A rejected answer no longer than this is read to its end, so that its connection can serve the
 # next attempt; a longer one costs more than a new connection.
 _DRAIN = 64 * 1024
+# And not for longer: a body may trickle.
+_DRAIN_NS = SECOND
+
+# A session's own measure of `elapsed` is as good as ours where nothing was waited for and the body
+# took no longer than this.
+_SHORT_READ_NS = SECOND // 1000
 
 # Failures that another attempt may not meet. What is not among them (a bad URL, a certificate)
 # is raised at once.
@@ -49,7 +61,12 @@ class DeadlineExceeded(errors.DeadlineExceeded, requests.RequestException):
     """`ratekit.DeadlineExceeded`, as requests' own exception."""
 
 
+class Rejected(errors.Rejected, requests.RequestException):
+    """`ratekit.Rejected`, as requests' own exception: a refusal of a policy of yours."""
+
+
 _REFUSED: _edge.Refusals = {
+    errors.Rejected: Rejected,
     errors.RateLimited: RateLimited,
     errors.DeadlineExceeded: DeadlineExceeded,
 }
@@ -63,8 +80,10 @@ class _Answer(Outcome):
     def discard(self) -> None:
         response: Any = self.value
         if not response._content_consumed and _edge.is_short(response.headers, _DRAIN):
-            with suppress(requests.RequestException):
-                response.content  # noqa: B018  (reads it)
+            until_ns = SYSTEM.now_ns() + _DRAIN_NS
+            with suppress(HTTPError, OSError, AttributeError):
+                while response.raw.read1(_DRAIN) and SYSTEM.now_ns() < until_ns:
+                    pass
         response.close()
 
 
@@ -106,7 +125,7 @@ class RateKitAdapter(HTTPAdapter):
         forks.renew_in_child(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[misc]  # (the stubs do not know it)
+        super().__setstate__(state)
         forks.renew_in_child(self)
 
     def after_fork(self) -> None:
@@ -136,7 +155,7 @@ class RateKitAdapter(HTTPAdapter):
         call = Call(
             request.method,
             request.url,
-            request.headers,
+            cast("Mapping[str, str]", request.headers),
             key=_edge.origin_of(request.url or ""),
             options=options,
             replayable=_is_replayable(request),
@@ -147,10 +166,10 @@ class RateKitAdapter(HTTPAdapter):
         inner: Callable[..., requests.Response] = (
             super().send if self.adapter is None else self.adapter.send
         )
-        elapsed = timedelta(0)
+        began = headed = read = 0
 
         def attempt(call: Call) -> Outcome:
-            nonlocal elapsed
+            nonlocal began, headed, read
             call.begin_attempt()
             if call.attempts > 1:
                 _rewind(request)
@@ -164,10 +183,11 @@ class RateKitAdapter(HTTPAdapter):
                     cert=cert,
                     proxies=proxies,
                 )
-                elapsed = timedelta(microseconds=(SYSTEM.now_ns() - began) // 1000)
+                headed = read = SYSTEM.now_ns()
                 if not stream:
                     # Read here, so that an answer which breaks off is another attempt's.
                     response.content  # noqa: B018
+                    read = SYSTEM.now_ns()
             except _PASSING as error:
                 raise _failure(error) from error
             return _Answer(response, response.status_code, response.headers)
@@ -184,13 +204,15 @@ class RateKitAdapter(HTTPAdapter):
             response: requests.Response = _edge.travel(
                 self.pipeline, call, attempt, _REFUSED, respond, request.headers.setdefault
             )
-        except (RateLimited, DeadlineExceeded) as refusal:
+        except (Rejected, RateLimited, DeadlineExceeded) as refusal:
             refusal.request = request
             raise
         response.ratekit = call.details()  # type: ignore[attr-defined]
         # Where a digest's second request is sent: through the pipeline too.
         response.connection = self
-        _keep_elapsed(request, response, elapsed)
+        response.elapsed = timedelta(microseconds=(headed - began) // 1000)
+        if call.waited_ns or call.attempts != 1 or read - headed > _SHORT_READ_NS:
+            _keep_elapsed(request, response)
         return response
 
     def close(self) -> None:
@@ -240,12 +262,17 @@ def _failure(error: requests.RequestException) -> SendFailed:
 
 
 def _was_never_sent(error: requests.RequestException) -> bool:
-    if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
+    if isinstance(error, requests.exceptions.ConnectTimeout):
         return True
-    reason = error.args[0] if error.args else None
+    reason: Any = error.args[0] if error.args else None
     if isinstance(reason, MaxRetryError):
         reason = reason.reason
-    return isinstance(reason, NewConnectionError)
+    if isinstance(reason, ProxyError):
+        # urllib3 also calls it so when the proxy took the request and then hung up.
+        reason = reason.original_error
+        if isinstance(reason, OSError) and str(reason).startswith("Tunnel connection failed"):
+            return True
+    return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
 
 
 def _within_deadline(timeout: Any, call: Call) -> Any:
@@ -267,31 +294,28 @@ def _within_deadline(timeout: Any, call: Call) -> Any:
     return _edge.shorter(timeout, remaining)
 
 
-def _keep_elapsed(
-    request: requests.PreparedRequest, response: requests.Response, elapsed: timedelta
-) -> None:
+def _keep_elapsed(request: requests.PreparedRequest, response: requests.Response) -> None:
     """Let `response.elapsed` be the time of the attempt, as without ratekit.
 
     The session sets it to the time spent in the adapter, waits included, and runs the request's
     hooks afterwards: the first hook sets it right and takes itself away.
     """
-    response.elapsed = elapsed
     hooks = request.hooks
     users = [hook for hook in hooks.get("response", ()) if not isinstance(hook, _SetRight)]
-    hooks["response"] = [_SetRight(hooks, users, response, elapsed), *users]
+    hooks["response"] = [_SetRight(hooks, users, response), *users]
 
 
 class _SetRight:
     """A hook. It stays where the adapter is called past a session: one at most, which pickles."""
 
-    def __init__(self, hooks: Any, users: list[Any], seen: object, elapsed: timedelta) -> None:
+    def __init__(self, hooks: Any, users: list[Any], response: requests.Response) -> None:
         self.hooks = hooks
         self.users = users
-        self.seen = seen
-        self.elapsed = elapsed
+        self.response = response
+        self.elapsed = response.elapsed
 
     def __call__(self, seen: requests.Response, *_: Any, **__: Any) -> None:
         """Set `elapsed` right, and leave."""
         self.hooks["response"] = self.users
-        if seen is self.seen:
+        if seen is self.response:
             seen.elapsed = self.elapsed

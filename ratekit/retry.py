@@ -28,6 +28,8 @@ _STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 # Refusals in one call. Their pauses are bounded too, but where neither the server nor the back-off
 # waits there is no pause to add up.
 _MOST_THROTTLED = 100
+# Keys whose calls are counted; beyond this the counts are dropped, which is the strict side.
+_MOST_COUNTED = 10_000
 _SHOULD_RETRY = ("x-should-retry", "stripe-should-retry")
 
 Matcher = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -92,12 +94,17 @@ class Retry(Policy):
         self.methods = frozenset(method.upper() for method in methods)
         self.on = on
         self.budget = budget
+        self._forget()
+
+    def _forget(self) -> None:
         self._budgets = MemoryStore().space(None)
+        # Calls since a key's budget was last asked. Not locked: a count that two threads lose is
+        # one on the strict side, and every call passes here.
+        self._calls: dict[str, int] = {}
 
     def run(self, call: Call, proceed: Proceed) -> Outcome:
         """Make attempts until one is the user's: it succeeded, or another is not worth its wait."""
-        if self.budget is not None:
-            self._budgets.update(call.key, self.budget.earn)
+        self._count(call.budget_key)
         last: Outcome | SendFailed | None = None
         progress: _Progress | None = None
         try:
@@ -123,6 +130,13 @@ class Retry(Policy):
                 call.previous.discard()
                 call.previous = None
             raise
+
+    def _count(self, key: str) -> None:
+        calls = self._calls
+        seen = calls.get(key)
+        if seen is None and len(calls) >= _MOST_COUNTED:
+            calls.clear()
+        calls[key] = 1 if seen is None else seen + 1
 
     def _attempt(self, call: Call, proceed: Proceed) -> Outcome | SendFailed:
         try:
@@ -170,9 +184,14 @@ class Retry(Policy):
         return delay
 
     def _afford(self, call: Call) -> bool:
-        if self.budget is None or self._budgets.update(call.key, self.budget.spend):
+        budget = self.budget
+        if budget is None:
             return True
-        _log.warning("%s: no retry: the retry budget is spent", call.key)
+        key = call.budget_key
+        calls = self._calls.pop(key, 0)
+        if self._budgets.update(key, lambda record, now: budget.spend(record, now, calls)):
+            return True
+        _log.warning("%s: no retry: the retry budget is spent", key)
         return False
 
     def _may_repeat(self, call: Call, last: Outcome | SendFailed, *, throttled: bool) -> bool:
@@ -184,7 +203,7 @@ class Retry(Policy):
             return wanted and call.replayable
         if not (throttled or last.status in self.statuses) or not call.replayable:
             return False
-        if last.status == 425 or (throttled and last.status in (429, 403)):
+        if last.status == 425 or (throttled and last.status is not None and last.status < 500):
             return True  # refused before it was acted on; a 503 proves nothing of the kind
         if last.status == 500:
             # An error of the server's own, maybe for good: repeated only where that is free.
@@ -221,11 +240,13 @@ class Retry(Policy):
         return f"Retry(attempts={self.attempts})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "_budgets"}
+        state = vars(self).copy()
+        del state["_budgets"], state["_calls"]
+        return state
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._budgets = MemoryStore().space(None)
+        self._forget()
 
 
 def _licensed(call: Call) -> bool:

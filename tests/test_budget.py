@@ -8,15 +8,16 @@ from ratekit.stores import Record
 SECOND = 1_000_000_000
 
 
-def spend(budget: RetryBudget, record: Record | None, now: int) -> tuple[Record | None, int]:
+def spend(
+    budget: RetryBudget, record: Record | None, now: int, calls: int = 0
+) -> tuple[Record, int]:
     """Spend until nothing is left; return the record and how many retries that were."""
     retries = 0
     while True:
-        update, allowed = budget.spend(record, now)
+        update, allowed = budget.spend(record, now, calls)
         if not allowed:
-            return record, retries
-        assert update is not None
-        record, retries = update.record, retries + 1
+            return update.record, retries
+        record, retries, calls = update.record, retries + 1, 0
 
 
 def test_the_floor_is_there_at_first_and_then_nothing() -> None:
@@ -37,19 +38,24 @@ def test_time_refills_up_to_the_floor_and_no_further() -> None:
 def test_retries_are_a_tenth_of_the_calls_plus_the_floor(calls: int) -> None:
     """However long an outage lasts, and never more than the cap at once."""
     budget = RetryBudget(per_second=0)
-    record: Record | None = None
-    for _ in range(calls):
-        update, _ = budget.earn(record, 0)
-        assert update is not None
+    assert spend(budget, None, 0, calls)[1] == min(500, 10 + calls // 10)
+
+
+def test_calls_count_however_they_are_divided_among_retries() -> None:
+    """What was earned is kept when it is not enough for a retry yet."""
+    budget = RetryBudget(per_second=0)
+    record, _ = spend(budget, None, 0)
+    for _ in range(9):
+        update, allowed = budget.spend(record, 0, 1)
+        assert not allowed
         record = update.record
-    assert spend(budget, record, 0)[1] == min(500, 10 + calls // 10)
+    assert budget.spend(record, 0, 1)[1]
 
 
 def test_a_record_is_idle_when_it_says_no_more_than_an_absent_one() -> None:
     """At the floor again, to the instant: dropping it then loosens nothing."""
     budget = RetryBudget()
     update, _ = budget.spend(None, 0)
-    assert update is not None
     assert update.idle_at_ns == SECOND
     assert budget._left(update.record, SECOND) == budget._left(None, SECOND)
     assert budget._left(update.record, SECOND - 1) < budget._left(None, 0)

@@ -62,8 +62,11 @@ def test_a_thread_does_not_inherit_the_options_of_its_parent() -> None:
         ({"max_wait": "3"}, "max_wait '3': use seconds"),
         ({"deadline": float("nan")}, "deadline nan: use seconds"),
         ({"max_retry_after": True}, "max_retry_after True: use seconds"),
-        ({"timeout": True}, "timeout True: use seconds"),
-        ({"timeout": (1, -1)}, "timeout -1: use seconds"),
+        ({"timeout": True}, "timeout True: use a number above 0"),
+        ({"timeout": (1, -1)}, "timeout -1: use a number above 0"),
+        ({"timeout": 0}, "timeout 0: use a number above 0"),
+        ({"timeout": (1, 2, 3)}, r"timeout \(1, 2, 3\): use seconds, \(connect, read\)"),
+        ({"timeout": ()}, r"timeout \(\): use seconds"),
         ({"key": 3}, "key 3: use text"),
         ({"retry": "yes"}, "retry 'yes': use True, False or None"),
         ({"refusal": "ignore"}, "refusal 'ignore': use 'raise' or 'response'"),
@@ -91,3 +94,4 @@ def test_a_timeout_may_be_one_number_two_or_off() -> None:
     assert options(timeout=3).timeout == 3
     assert options(timeout=(3, 10)).timeout == (3, 10)
     assert options(timeout=False).timeout is False
+    assert options(timeout=(5, None)).timeout is not None

@@ -81,8 +81,8 @@ def test_it_is_a_real_adapter_with_a_pool_for_threads() -> None:
     """SDKs that ask for an HTTPAdapter get one; 64 threads keep their connections."""
     adapter = RateKitAdapter()
     assert isinstance(adapter, HTTPAdapter)
-    assert adapter._pool_maxsize == 64  # type: ignore[attr-defined]
-    assert RateKitAdapter(pool_maxsize=3)._pool_maxsize == 3  # type: ignore[attr-defined]
+    assert adapter._pool_maxsize == 64
+    assert RateKitAdapter(pool_maxsize=3)._pool_maxsize == 3
 
 
 def test_arguments_of_an_attempt_reach_the_wrapped_adapter(

@@ -347,6 +347,14 @@ def test_a_budget_is_its_keys_own(caplog: pytest.LogCaptureFixture) -> None:
     assert server.seen == 5
 
 
+def test_counting_calls_is_bounded() -> None:
+    """A crawler of a million hosts keeps no million counts."""
+    retry = Retry()
+    for number in range(25_000):
+        retry.run(Call("GET", "", {}, key=f"host {number}", clock=FakeClock()), Server(200))
+    assert len(retry._calls) <= 10_000
+
+
 def test_a_wait_that_would_outlast_the_deadline_is_not_begun() -> None:
     """The last answer comes at once instead."""
     road = Road(503)

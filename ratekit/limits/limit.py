@@ -23,6 +23,7 @@ _SHAPE = re.compile(
 _FORMS = "nothing, 'burst <n>' or 'smooth'"
 _PERIODS = "second, minute, hour, day, a count of them ('300/15 minutes') or seconds ('300/900')"
 _MOST_PER_SECOND = 1_000_000_000
+_MOST_DIGITS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,12 @@ class Limit:
     count: int
     period_ns: int
     burst: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("count", "period_ns", "burst"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigurationError(f"limit's {name} {value!r}: use a whole number from 1 up")
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -57,24 +64,17 @@ class Limit:
             words.insert(0, match["unit"])
         if count * SECOND > _MOST_PER_SECOND * period_ns:
             raise _wrong(text, "that is more than one permit a nanosecond", "a lower limit")
-        return cls(text.strip(), count, period_ns, _burst(text, words, count))
+        return cls(text.strip(), count, period_ns, _burst(text, words))
 
 
-def _burst(text: str, words: list[str], count: int) -> int | None:
+def _burst(text: str, words: list[str]) -> int | None:
     match words:
         case []:
             return None
         case ["smooth"]:
             return 1
         case ["burst", number]:
-            burst = _whole(text, number, "the burst")
-            if burst > count:
-                raise _wrong(
-                    text,
-                    f"a burst of {burst} is more than the {count} permits of a period",
-                    f"'burst {count}' at the most",
-                )
-            return burst
+            return _whole(text, number, "the burst")
         case ["burst"]:
             raise _wrong(text, "the burst has no number", "'burst <n>', such as 'burst 20'")
         case _:
@@ -82,6 +82,8 @@ def _burst(text: str, words: list[str], count: int) -> int | None:
 
 
 def _whole(text: str, number: str, what: str) -> int:
+    if len(number) > _MOST_DIGITS:
+        raise _wrong(text[:40], f"{what} has {len(number)} digits", "a smaller number")
     if not (number.isascii() and number.isdigit()) or int(number) == 0:
         hint = "a whole number from 1 up"
         if what == "the number of permits":

@@ -11,7 +11,7 @@ from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited, Re
 from ratekit.limits.gcra import Rule, rule_of
 from ratekit.limits.limit import Limit
 from ratekit.limits.opening import Openings
-from ratekit.limits.waiting import Granted, line_of
+from ratekit.limits.waiting import line_of
 from ratekit.policy import Policy
 from ratekit.stores import MemoryStore, Store, Taken
 from ratekit.stores.memory import SHARED
@@ -33,12 +33,11 @@ class Decision:
     Computed when asked for: making one costs as little as it can. All durations are seconds.
     """
 
-    __slots__ = ("_limiter", "_price_ns", "_taken")
+    __slots__ = ("_limiter", "_taken")
 
-    def __init__(self, limiter: "RateLimiter", taken: Taken, price_ns: int) -> None:
+    def __init__(self, limiter: "RateLimiter", taken: Taken) -> None:
         self._limiter = limiter
         self._taken = taken
-        self._price_ns = price_ns
 
     @property
     def allowed(self) -> bool:
@@ -66,11 +65,12 @@ class Decision:
         """Seconds until the same question would be answered with yes; 0 where it was."""
         if self.allowed:
             return 0.0
-        reach_ns = self._limiter.rule.reach_ns(self._price_ns)
-        return max(0, self._ahead_ns() + self._price_ns - reach_ns) / SECOND
+        price_ns = self._taken[3]
+        reach_ns = self._limiter.rule.reach_ns(price_ns)
+        return max(0, self._ahead_ns() + price_ns - reach_ns) / SECOND
 
     def _ahead_ns(self) -> int:
-        _, tat_ns, now_ns = self._taken
+        _, tat_ns, now_ns, _ = self._taken
         return max(0, tat_ns - now_ns)
 
     def __bool__(self) -> bool:
@@ -113,7 +113,7 @@ class RateLimiter(Policy):
         self.headroom = headroom
         self.name = name
         self._max_wait_ns: int | None = None
-        self._max_wait_ns = self._patience(max_wait)
+        self._max_wait_ns = self._max_wait(max_wait)
         self.max_wait = max_wait
         self.key_of = key_of
         self.store: Store
@@ -127,7 +127,7 @@ class RateLimiter(Policy):
         self._waiting = line_of(self._space)
         # What one permit takes: the usual cost, worked out once.
         self._one_ns = self.rule.price_ns(1)
-        self._reach_ns = self.rule.reach_ns(self._one_ns)
+        self._take_one = self._space.taker(self._one_ns, self.rule.reach_ns(self._one_ns))
         self._openings = Openings(self._waiting, self.rule, self._space.clock)
 
     # Direct calls.
@@ -135,17 +135,15 @@ class RateLimiter(Policy):
     def check(self, key: str = "", cost: float = 1) -> Decision:
         """Take `cost` permits if they are to be had now; never waits, never raises for a no."""
         if cost == 1:
-            price_ns, reach_ns = self._one_ns, self._reach_ns
-        else:
-            price_ns = self.rule.price_ns(cost)
-            reach_ns = self.rule.reach_ns(price_ns)
-        return Decision(self, self._space.take(key, price_ns, reach_ns), price_ns)
+            return Decision(self, self._take_one(key))
+        return Decision(self, self._take(key, cost))
 
     def peek(self, key: str = "") -> Decision:
         """Say what `check(key)` would, and take nothing."""
-        _, tat_ns, now_ns = self._space.look(key)
-        allowed = max(tat_ns, now_ns) + self._one_ns - self._reach_ns <= now_ns
-        return Decision(self, (allowed, tat_ns, now_ns), self._one_ns)
+        stands_ns, now_ns = self._space.look(key)
+        end_ns = max(stands_ns, now_ns) + self._one_ns
+        allowed = end_ns - self.rule.reach_ns(self._one_ns) <= now_ns
+        return Decision(self, (allowed, stands_ns, now_ns, self._one_ns))
 
     def acquire(self, key: str = "", cost: float = 1, max_wait: float | None = None) -> Decision:
         """Wait for the turn of `cost` permits, first come first served, and take them.
@@ -153,8 +151,19 @@ class RateLimiter(Policy):
         `max_wait`: seconds; None takes the limiter's own. Raises `RateLimited` with the true
         `retry_after` the moment it is known that the wait would be longer.
         """
-        granted = self._acquire(key, cost, self._patience(max_wait), None)
-        return Decision(self, (True, granted.end_ns, granted.now_ns), granted.price_ns)
+        max_wait_ns = self._max_wait(max_wait)
+        taken = self._take(key, cost)
+        if not taken[0]:
+            price_ns = taken[3]
+            granted = self._waiting.wait(key, self.rule, price_ns, max_wait_ns=max_wait_ns)
+            taken = (True, granted.end_ns, granted.turn_ns, price_ns)
+        return Decision(self, taken)
+
+    def _take(self, key: str, cost: float) -> Taken:
+        if cost == 1:
+            return self._take_one(key)
+        price_ns = self.rule.price_ns(cost)
+        return self._space.taker(price_ns, self.rule.reach_ns(price_ns))(key)
 
     @contextmanager
     def permit(
@@ -182,45 +191,54 @@ class RateLimiter(Policy):
         longer than `max_retry_after`; `DeadlineExceeded` when it would outlast the deadline.
         """
         options = call.options
-        key = self._key(call)
-        cost = 1 if options.cost is None else options.cost
-        granted = self._wait_turn(call, key, cost)
-        opening = self._openings.sent(key, granted)
+        key = call.key if options.key is None and self.key_of is None else self._key(call)
+        call.limited_key = key
+        cost = options.cost
+        allowed, end_ns, now_ns, price_ns = (
+            self._take_one(key) if cost is None else self._take(key, cost)
+        )
+        was_full = allowed and end_ns == now_ns + price_ns
+        if not allowed:
+            end_ns = self._wait_turn(call, key, price_ns)
+        opening = self._openings.sent(key, price_ns, was_full=was_full)
         arrived = True
         try:
             outcome = proceed(call)
-        except Rejected:
+        except (Rejected, DeadlineExceeded):
             # Something further in refused: nothing was sent, so the permit is the next one's.
             arrived = False
-            self._waiting.give_back(key, granted)
+            self._waiting.give_back(key, end_ns, price_ns)
             raise
         finally:
             if opening is not None:
-                self._openings.ended(key, opening, granted.price_ns, arrived=arrived)
-        if outcome.verdict(options) is Verdict.THROTTLED:
+                self._openings.ended(key, opening, price_ns, arrived=arrived)
+        if outcome.is_error and outcome.verdict(options) is Verdict.THROTTLED:
             self._refused(key, outcome)
         return outcome
 
     def _key(self, call: Call) -> str:
         if call.options.key is not None:
             return call.options.key
-        if self.key_of is None:
-            return call.key
-        key = self.key_of(call)
+        key = call.key if self.key_of is None else self.key_of(call)
         if not isinstance(key, str):
             raise ConfigurationError(
                 f"key_of returned {key!r}: it must return text that names whose budget is meant"
             )
         return key
 
-    def _wait_turn(self, call: Call, key: str, cost: float) -> Granted:
+    def _wait_turn(self, call: Call, key: str, price_ns: int) -> int:
+        """Wait for a permit; return the TAT that it made."""
         options = call.options
-        max_wait_ns = self._patience(options.max_wait)
+        max_wait_ns = self._max_wait(options.max_wait)
         remaining_ns = call.remaining_ns()
         hurried = remaining_ns is not None and (max_wait_ns is None or remaining_ns < max_wait_ns)
         try:
-            granted = self._acquire(
-                key, cost, remaining_ns if hurried else max_wait_ns, options.patience_ns()
+            granted = self._waiting.wait(
+                key,
+                self.rule,
+                price_ns,
+                max_wait_ns=remaining_ns if hurried else max_wait_ns,
+                patience_ns=options.patience_ns(),
             )
         except RateLimited as refusal:
             if not hurried:
@@ -231,29 +249,18 @@ class RateLimiter(Policy):
                 retry_after=refusal.retry_after,
             ) from refusal
         call.waited_ns += granted.waited_ns
-        return granted
+        return granted.end_ns
 
-    def _acquire(
-        self, key: str, cost: float, max_wait_ns: int | None, patience_ns: int | None
-    ) -> Granted:
-        return self._waiting.acquire(
-            key,
-            self.rule,
-            self._one_ns if cost == 1 else self.rule.price_ns(cost),
-            max_wait_ns=max_wait_ns,
-            patience_ns=patience_ns,
-        )
-
-    def _patience(self, max_wait: float | None) -> int | None:
+    def _max_wait(self, max_wait: float | None) -> int | None:
         if max_wait is None:
             return self._max_wait_ns
         check_number("max_wait", max_wait, unit="seconds")
         return to_ns(max_wait)
 
     def _refused(self, key: str, outcome: Outcome) -> None:
-        # A refusal without a hint, or with "0", which servers say too early: one permit's time.
-        seconds = min(outcome.retry_after() or 0.0, _LONGEST_HOLD)
-        outcome.held_ns = max(to_ns(seconds), self.rule.interval_ns)
+        asked_ns = to_ns(min(outcome.retry_after() or 0.0, _LONGEST_HOLD))
+        # Without a hint, or with "0", which servers say too early: one permit's time, or a moment.
+        outcome.held_ns = asked_ns or min(self.rule.interval_ns, SECOND)
         if self._waiting.hold(key, self.rule, outcome.held_ns):
             level = logging.WARNING if outcome.held_ns >= _LONG_HOLD_NS else logging.INFO
             seconds = outcome.held_ns / SECOND
@@ -265,13 +272,13 @@ class RateLimiter(Policy):
     def __reduce__(self) -> tuple[object, ...]:
         # The configuration travels, the state does not: it is this process's own.
         return _rebuilt, (
-            self.limit.text, self.name, self.key_of, self.max_wait, self.headroom,
+            self.limit, self.name, self.key_of, self.max_wait, self.headroom,
             None if self.store is SHARED else self.store,
         )  # fmt: skip
 
 
 def _rebuilt(
-    limit: str,
+    limit: Limit,
     name: str | None,
     key_of: Callable[[Call], str] | None,
     max_wait: float | None,

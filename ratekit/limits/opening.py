@@ -7,8 +7,9 @@ of a full bucket until a burst of attempts is answered, the bucket is therefore 
 time, as if each attempt had arrived only when its answer came: the server's cannot be emptier than
 that. Where this count is behind, the limiter's clock is stopped for as long.
 
-A bucket that holds one permit is not counted twice: whatever its server is, it has more room than
-that or none at all, and a single thread would pay each answer's time again and again.
+A key has one opening until nothing of it is under way, so a job that stays below the limit pays
+once. A bucket that holds one permit is not counted twice: whatever its server is, it has more room
+than that or none at all.
 """
 
 import threading
@@ -16,7 +17,7 @@ import threading
 from ratekit import forks
 from ratekit.clock import Clock
 from ratekit.limits.gcra import Rule
-from ratekit.limits.waiting import Granted, Waiting
+from ratekit.limits.waiting import Waiting
 
 __all__ = ["Opening", "Openings"]
 
@@ -37,9 +38,9 @@ class Openings:
 
     def __init__(self, waiting: Waiting, rule: Rule, clock: Clock) -> None:
         self._waiting = waiting
-        self._rule = rule
         self._clock = clock
-        # Guards the dict and every opening in it.
+        self._burst = rule.burst
+        # Guards the dict and what an opening counts; that a key has none is seen without it.
         self._lock = threading.Lock()
         self._openings: dict[str, Opening] = {}
         forks.renew_in_child(self)
@@ -49,31 +50,34 @@ class Openings:
         self._lock = threading.Lock()
         self._openings.clear()
 
-    def sent(self, key: str, granted: Granted) -> Opening | None:
-        """Note an attempt; return the opening that it belongs to, if there is one."""
-        if self._rule.burst == 1:
-            return None
-        was_full = granted.waited_ns == 0 and granted.end_ns == granted.now_ns + granted.price_ns
-        if not was_full and key not in self._openings:
+    def sent(self, key: str, price_ns: int, *, was_full: bool) -> Opening | None:
+        """Note an attempt; return the opening that it belongs to, if there is one.
+
+        `was_full`: whether the attempt's permit came out of a full bucket.
+        """
+        if self._burst == 1 or not (was_full or key in self._openings):
             return None
         with self._lock:
-            # What is still unanswered from before a bucket was full again no longer matters.
-            opening = None if was_full else self._openings.get(key)
+            opening = self._openings.get(key)
             if opening is None:
+                if not was_full:
+                    return None
                 opening = self._openings[key] = Opening()
-            opening.flying_ns += granted.price_ns
+            opening.flying_ns += price_ns
             return opening
 
     def ended(self, key: str, opening: Opening, price_ns: int, *, arrived: bool) -> None:
         """Note that an attempt was answered or failed, or (not `arrived`) was never made."""
         with self._lock:
-            if self._openings.get(key) is not opening:
-                return
             opening.flying_ns -= price_ns
-            if arrived:
-                opening.tat_ns = max(opening.tat_ns, self._clock.now_ns()) + price_ns
-                opening.answers += 1
-            if opening.answers >= self._rule.burst or opening.flying_ns == 0:
-                del self._openings[key]
+            if opening.flying_ns == 0:
+                # Nothing is under way: what comes next is an opening of its own. (Who calls one at
+                # a time ends here every time, and pays nothing.)
+                self._openings.pop(key, None)
+                return
+            if not arrived or opening.answers >= self._burst:
+                return
+            opening.tat_ns = max(opening.tat_ns, self._clock.now_ns()) + price_ns
+            opening.answers += 1
             behind_ns = opening.tat_ns + opening.flying_ns
         self._waiting.not_before(key, behind_ns)

@@ -11,6 +11,7 @@ turn before it goes.
 import logging
 import threading
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple, cast
 
 from cachetools import TTLCache
@@ -30,6 +31,8 @@ _LONG_NS = 10 * SECOND
 _SAY_EVERY = 60.0
 # How late a thread may wake before its line is spaced anew.
 _LATE_NS = SECOND // 20
+# Further ahead than any turn.
+_NO_END_NS = 2**62
 # Beyond this many lines, those of holds that are over are looked for and dropped. Beyond the
 # most, so are the oldest that are in force: the bucket keeps the hold itself, and a second one of
 # the same event would then add to it.
@@ -38,11 +41,10 @@ _MOST = 65_536
 
 
 class Granted(NamedTuple):
-    """A permit that was granted: the TAT it made, its price, when, and how long that took."""
+    """A permit that was granted: the TAT that it made, the instant of its turn, and the wait."""
 
     end_ns: int
-    price_ns: int
-    now_ns: int
+    turn_ns: int
     waited_ns: int
 
 
@@ -103,7 +105,7 @@ class Waiting:
             line.tickets.clear()
         forks.tell_own_limits()
 
-    def acquire(
+    def wait(
         self,
         key: str,
         rule: Rule,
@@ -114,22 +116,20 @@ class Waiting:
     ) -> Granted:
         """Return when the caller's turn has come, in order of arrival.
 
-        Raises `RateLimited` the moment it is known that the wait would be longer than
-        `max_wait_ns`, or that it is a hold with more than `patience_ns` to go; the permit is then
-        the next one's. So it is when the waiting thread is interrupted.
+        For who could not take a permit at once. Raises `RateLimited` the moment it is known that
+        the wait would be longer than `max_wait_ns`, or that it is a hold with more than
+        `patience_ns` to go; the permit is then the next one's. So it is when the waiting thread is
+        interrupted.
         """
-        allowed, end, now = self._space.take(key, price_ns, rule.reach_ns(price_ns))
-        if allowed:
-            return Granted(end, price_ns, now, 0)
         ticket = _Ticket(price_ns, patience_ns)
         try:
             joined = self._join(key, ticket, rule, max_wait_ns)
-            while (ahead := self._ahead(key, ticket)) > 0:
+            while (ahead := self._ahead(key, ticket, rule)) > 0:
                 self._clock.wait(ticket.gate, ahead / SECOND)
         except BaseException:
             self._leave(key, ticket)
             raise
-        return Granted(ticket.end_ns, price_ns, ticket.turn_ns, self._clock.now_ns() - joined)
+        return Granted(ticket.end_ns, ticket.turn_ns, self._clock.now_ns() - joined)
 
     def _join(self, key: str, ticket: _Ticket, rule: Rule, max_wait_ns: int | None) -> int:
         with self._lock:
@@ -139,11 +139,15 @@ class Waiting:
                 held_ns = line.held_until_ns - now
                 if held_ns > ticket.patience_ns:
                     raise _refusal(key, held_ns, "the pause is longer than is waited for")
-            end = self._space.advance(key, ticket.price_ns, now)
-            wait_ns = end - rule.reach_ns(ticket.price_ns) - now
-            if max_wait_ns is not None and wait_ns > max_wait_ns:
-                self._space.advance(key, -ticket.price_ns, 0)
-                raise _refusal(key, wait_ns, f"at most {max_wait_ns / SECOND:g} s are accepted")
+            reach_ns = rule.reach_ns(ticket.price_ns)
+            # One step, so that nobody ever sees a reservation that is then refused.
+            furthest_ns = _NO_END_NS if max_wait_ns is None else reach_ns + max_wait_ns
+            allowed, end, now, _ = self._space.taker(ticket.price_ns, furthest_ns)(key)
+            if not allowed:
+                wait_ns = max(end, now) + ticket.price_ns - reach_ns - now
+                most = f"{max_wait_ns / SECOND:g}" if max_wait_ns is not None else "some"
+                raise _refusal(key, wait_ns, f"at most {most} s are accepted")
+            wait_ns = end - reach_ns - now
             ticket.turn_ns = now + wait_ns
             ticket.end_ns = end
             if max_wait_ns is not None:
@@ -158,32 +162,36 @@ class Waiting:
             _log.warning("%s: waiting %.1f s for a permit", key or "limiter", wait_ns / SECOND)
         return now
 
-    def _ahead(self, key: str, ticket: _Ticket) -> int:
+    def _ahead(self, key: str, ticket: _Ticket, rule: Rule) -> int:
         """Return nanoseconds until the turn; 0 when it has come, and then the ticket is used."""
         with self._lock:
             if ticket.refused_ns is not None:
-                raise _refusal(key, ticket.refused_ns, "a hold moved the turn beyond max_wait")
+                raise _refusal(key, ticket.refused_ns, "the turn moved beyond max_wait")
             now = self._clock.now_ns()
             if ticket.turn_ns > now:
                 return ticket.turn_ns - now
             line = self._lines[key]
-            self._catch_up(key, line, now)
+            self._catch_up(key, line, now, rule)
             if ticket.turn_ns > now:
                 return ticket.turn_ns - now
             del line.tickets[ticket]
             self._tidy(key, line, now)
             return 0
 
-    def _catch_up(self, key: str, line: _Line, now: int) -> None:
+    def _catch_up(self, key: str, line: _Line, now: int, rule: Rule) -> None:
         """Space the line anew where the whole process overslept: no turn is made up for in a herd.
 
         A thread that wakes a little late is a matter of course, and costs nobody anything. A
-        process that was stopped for seconds has all its turns due at once.
+        process that was stopped for seconds has all its turns due at once: of those, as many go
+        as a bucket would have saved up meanwhile.
         """
-        first = next(iter(line.tickets))
+        # One late thread proves nothing (it may be in a debugger, or handle a signal); where the
+        # second is late too, it is the process.
+        first, *others = islice(line.tickets, 2)
         late_ns = now - first.turn_ns
-        if late_ns > _LATE_NS:
-            last = self._move(key, line.tickets, line, late_ns, now)
+        saved_ns = rule.depth_ns - rule.interval_ns
+        if others and now - others[0].turn_ns > max(_LATE_NS, saved_ns):
+            last = self._move(key, line.tickets, line, late_ns - saved_ns, now)
             if last is not None:
                 self._space.advance(key, 0, last.end_ns)
 
@@ -199,17 +207,16 @@ class Waiting:
             self._return(key, line, behind, give_back(ticket.end_ns, ticket.price_ns, now))
             self._tidy(key, line, now)
 
-    def give_back(self, key: str, granted: Granted) -> None:
+    def give_back(self, key: str, end_ns: int, price_ns: int) -> None:
         """Return a permit that was granted and not used: whoever waits goes that much earlier."""
         with self._lock:
             now = self._clock.now_ns()
             line = self._lines.get(key, _Line())
-            back = give_back(granted.end_ns, granted.price_ns, now)
+            back = give_back(end_ns, price_ns, now)
             self._return(key, line, list(line.tickets), back)
 
     def _return(self, key: str, line: _Line, behind: list[_Ticket], back_ns: int) -> None:
-        self._space.advance(key, -back_ns, 0)
-        self._space.advance(key, 0, line.empty_ns)
+        self._space.advance(key, -back_ns, line.empty_ns + back_ns)
         for ticket in behind:
             ticket.move(-back_ns, line.held_until_ns)
             open_gate(ticket.gate)
@@ -252,17 +259,19 @@ class Waiting:
 
         `tat_ns` counts what was granted, and not the permits of those who wait: these come on top.
         """
+        if key not in self._lines:
+            # Nobody waits, and whoever begins to in this moment is no worse off.
+            self._space.advance(key, 0, tat_ns)
+            return
         with self._lock:
-            line = self._lines.get(key)
-            if line is not None:
-                tat_ns += sum(ticket.price_ns for ticket in line.tickets)
-            _, stands_ns, now = self._space.look(key)
+            line = self._lines.get(key, _Line())
+            tat_ns += sum(ticket.price_ns for ticket in line.tickets)
+            stands_ns, now = self._space.look(key)
             if tat_ns > stands_ns:
                 self._space.advance(key, 0, tat_ns)
-                if line is not None:
-                    ahead = [ticket for ticket in line.tickets if ticket.turn_ns > now]
-                    self._move(key, ahead, line, tat_ns - stands_ns, now)
-                    self._tidy(key, line, now)
+                ahead = [ticket for ticket in line.tickets if ticket.turn_ns > now]
+                self._move(key, ahead, line, tat_ns - stands_ns, now)
+                self._tidy(key, line, now)
 
     def _move(
         self, key: str, tickets: Iterable[_Ticket], line: _Line, by_ns: int, now: int
@@ -286,8 +295,7 @@ class Waiting:
             else:
                 last = ticket
         if returned:
-            self._space.advance(key, -returned, 0)
-            self._space.advance(key, 0, line.empty_ns)
+            self._space.advance(key, -returned, line.empty_ns + returned)
         return last
 
     def _tidy(self, key: str, line: _Line, now: int) -> None:

@@ -11,16 +11,19 @@ from typing import NamedTuple, TypeVar
 
 from ratekit.clock import Clock
 
-__all__ = ["MemoryStore", "Space", "Store", "Taken", "Update"]
+__all__ = ["MemoryStore", "Space", "Store", "Take", "Taken", "Update"]
 
 T = TypeVar("T")
 
 Record = tuple[int, ...]
 
 
-Taken = tuple[bool, int, int]
-"""Whether it was granted, where the integer stands now, and the instant (a plain tuple: the hot
-path makes one for each permit)."""
+Taken = tuple[bool, int, int, int]
+"""What came of a `take`: whether it was granted, where the integer stands now, the instant, and
+the price. (A plain tuple: every permit makes one.)"""
+
+Take = Callable[[str], Taken]
+"""Takes from a key, if that is to be had now."""
 
 
 class Update(NamedTuple):
@@ -46,15 +49,15 @@ class Space(ABC):
         """Move the integer of `key` to max(itself, `at_least`) + `by`; return where it stands."""
 
     @abstractmethod
-    def take(self, key: str, by: int, depth: int) -> Taken:
-        """Advance `key` by `by` if it then lies at most `depth` ahead of the clock.
+    def taker(self, by: int, reach: int) -> Take:
+        """Return a function that advances a key by `by` if it then lies within reach.
 
-        This is `advance(key, by, now)` for those who will not wait.
+        That is at most `reach` ahead of the clock: `advance(key, by, now)` for who will not wait.
         """
 
     @abstractmethod
-    def look(self, key: str) -> Taken:
-        """Return where the integer of `key` stands, changing nothing."""
+    def look(self, key: str) -> tuple[int, int]:
+        """Return where the integer of `key` stands, and the instant; change nothing."""
 
     @abstractmethod
     def update(

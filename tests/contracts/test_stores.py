@@ -39,10 +39,10 @@ def test_take_is_advance_from_now_where_that_stays_in_reach(
 ) -> None:
     """The specialised path agrees with the plain one, at the instant and beside it."""
     now = clock.now_ns()
-    assert space.take("k", 100, 100) == (True, now + 100, now)
-    assert space.take("k", 100, 199) == (False, now + 100, now)
-    assert space.take("k", 100, 200) == (True, now + 200, now)
-    assert space.look("k") == (True, now + 200, now)
+    assert space.taker(100, 100)("k") == (True, now + 100, now, 100)
+    assert space.taker(100, 199)("k") == (False, now + 100, now, 100)
+    assert space.taker(100, 200)("k") == (True, now + 200, now, 100)
+    assert space.look("k") == (now + 200, now)
     assert space.advance("k", 0, 0) == now + 200
 
 
@@ -76,7 +76,7 @@ def test_updates_of_many_threads_lose_none(space: MemorySpace) -> None:
 def test_a_full_store_drops_what_is_back_at_full(space: MemorySpace, clock: FakeClock) -> None:
     """An idle key says no more than an absent one, so dropping it loosens nothing."""
     for name in NAMES:
-        assert space.take(name, 100, 100)[0]
+        assert space.taker(100, 100)(name)[0]
         clock.advance_ns(100)
     assert len(space) <= 160
 
@@ -86,16 +86,16 @@ def test_a_binding_key_is_never_dropped(
 ) -> None:
     """Whatever else comes, its own state stays; new keys share one strict state meanwhile."""
     with caplog.at_level(logging.WARNING, "ratekit"):
-        first = [name for name in NAMES if space.take(name, 1000, 1000)[0]]
-    assert len(first) < 200
-    assert len(space) <= 160 + 16
+        first = [name for name in NAMES if space.taker(1000, 1000)(name)[0]]
+    assert len(first) == 161
+    assert len(space) == 161
     for _ in range(3):
-        assert not any(space.take(name, 1000, 1000)[0] for name in NAMES)
+        assert not any(space.taker(1000, 1000)(name)[0] for name in NAMES)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "larger max_keys" in caplog.text
     # When they are back at full there is room for others again.
     clock.advance_ns(1000)
-    assert space.take("a new one", 1000, 1000)[0]
+    assert space.taker(1000, 1000)("a new one")[0]
 
 
 def test_a_key_that_shared_the_overflow_does_not_start_afresh_while_that_binds(
@@ -103,13 +103,34 @@ def test_a_key_that_shared_the_overflow_does_not_start_afresh_while_that_binds(
 ) -> None:
     """Room that comes free is no way to a second budget."""
     space = MemoryStore(max_keys=16, clock=clock).space(None)
-    short = {hash(name) & 15: name for name in NAMES}
-    for name in short.values():
-        assert space.take(name, 10, 10)[0]
-    shared = next(name for name in NAMES if name not in short.values())
-    assert space.take(shared, 1000, 1000)[0]
+    for name in NAMES[:16]:
+        assert space.taker(10, 10)(name)[0]
+    assert space.taker(1000, 1000)("late")[0]
     clock.advance_ns(10)
-    assert not space.take(shared, 1000, 1000)[0]
+    assert not space.taker(1000, 1000)("late")[0]
+    assert not space.taker(1000, 1000)("later")[0]
+    clock.advance_ns(990)
+    assert space.taker(1000, 1000)("late")[0]
+
+
+def test_keys_that_come_one_by_one_into_a_full_store_do_not_each_search_all_of_it(
+    clock: FakeClock,
+) -> None:
+    """It is looked through when a good part can go, not whenever one key can."""
+    space = MemoryStore(max_keys=1600, clock=clock).space(None)
+    looked = 0
+
+    def idle_at(stands: int) -> int:
+        nonlocal looked
+        looked += 1
+        return stands
+
+    space._integers._idle_at = idle_at
+    for number in range(16_000):
+        space.taker(1_600_000, 1_600_000)(f"key {number}")
+        clock.advance_ns(1000)
+    assert len(space) <= 1601
+    assert looked < 40 * 16_000
 
 
 def test_records_are_bounded_as_well(space: MemorySpace, clock: FakeClock) -> None:
@@ -119,8 +140,8 @@ def test_records_are_bounded_as_well(space: MemorySpace, clock: FakeClock) -> No
         return Update((1,), now + 1000), record is None
 
     fresh = sum(space.update(name, keep) for name in NAMES)
-    assert fresh < 200
-    assert len(space) <= 160 + 16
+    assert fresh == 161
+    assert len(space) == 161
     clock.advance_ns(1000)
     assert space.update("a new one", keep)
 
@@ -137,3 +158,31 @@ def test_a_store_too_small_to_be_one_is_refused() -> None:
     """The error names the least that works."""
     with pytest.raises(ConfigurationError, match="max_keys 1: use at least 16"):
         MemoryStore(max_keys=1)
+
+
+def test_no_key_of_a_users_is_the_shared_one(clock: FakeClock) -> None:
+    """Whatever text a caller chooses, new keys are not its victims."""
+    space = MemoryStore(clock=clock).space(None)
+    for key in ("\0overflow", "overflow", ""):
+        assert space.taker(10**9, 10**9)(key)[0]
+    assert all(space.taker(10**9, 10**9)(name)[0] for name in NAMES)
+
+
+def test_what_the_log_is_told_is_told_with_no_lock_held(clock: FakeClock) -> None:
+    """A handler may use the very store that speaks."""
+    space = MemoryStore(max_keys=16, clock=clock).space(None)
+    heard: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            space.look("k")
+            heard.append(record.getMessage())
+
+    handler = Handler()
+    logging.getLogger("ratekit.stores").addHandler(handler)
+    try:
+        for name in NAMES[:40]:
+            space.taker(10**9, 10**9)(name)
+    finally:
+        logging.getLogger("ratekit.stores").removeHandler(handler)
+    assert len(heard) == 1

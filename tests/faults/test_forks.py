@@ -34,8 +34,8 @@ for _ in range(3):
 until(lambda: limiter.peek(key).reset_after > 3.5 * 3600)
 
 # What a thread may hold at the very moment of the fork.
-held = [limiter._waiting._lock, others._waiting._lock]
-held += [*limiter._space._locks, *others._space._locks, *Retry()._budgets._locks]
+held = [limiter._waiting._lock, others._waiting._lock, others._openings._lock]
+held += [limiter._space._lock, others._space._lock, Retry()._budgets._lock]
 for lock in held:
     lock.acquire()
 pid = os.fork()

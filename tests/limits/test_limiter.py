@@ -7,6 +7,7 @@ import pytest
 from ratekit import (
     ConfigurationError,
     DeadlineExceeded,
+    Limit,
     MemoryStore,
     Pipeline,
     RateLimited,
@@ -193,6 +194,16 @@ def test_a_refusal_that_names_no_time_costs_one_permits_time(value: str | None) 
     assert limiter.peek("k").retry_after == pytest.approx(0.01)
 
 
+def test_a_short_pause_on_a_slow_limit_is_the_servers_and_no_longer() -> None:
+    """Not the six minutes that a permit takes there; and without a hint a moment."""
+    clock = FakeClock()
+    limiter = RateLimiter("10/hour burst 5", headroom=1.0, store=MemoryStore(clock=clock))
+    limiter.run(Call("GET", "", {}, key="a"), lambda call: Outcome(None, 429, {"retry-after": "2"}))
+    assert limiter.peek("a").retry_after == 2.0
+    limiter.run(Call("GET", "", {}, key="b"), lambda call: Outcome(None, 429, {}))
+    assert limiter.peek("b").retry_after == 1.0
+
+
 def test_an_absurd_pause_ends_after_an_hour() -> None:
     """A server's word is asked for again then, so that one wrong answer ends nobody's work."""
     limiter = limiter_on(FakeClock())
@@ -233,14 +244,15 @@ def test_a_wait_beyond_the_deadline_is_refused_at_once() -> None:
     assert clock.now_ns() == begin
 
 
-def test_a_refusal_further_in_gives_the_permit_back() -> None:
+@pytest.mark.parametrize("refusal", [RateLimited("no"), DeadlineExceeded("no")])
+def test_a_refusal_further_in_gives_the_permit_back(refusal: Exception) -> None:
     """Nothing was sent, so nothing was spent."""
     limiter = limiter_on(FakeClock())
 
     def refuse(call: Call) -> Outcome:
-        raise RateLimited("no")
+        raise refusal
 
-    with pytest.raises(RateLimited):
+    with pytest.raises(type(refusal)):
         limiter.run(Call("GET", "", {}, key="k"), refuse)
     assert limiter.peek("k").remaining == 20
 
@@ -274,9 +286,10 @@ def test_answers_of_an_opening_burst_that_are_spread_count_from_the_last() -> No
     """Connections that are set up one after the other may have arrived as late as their answers."""
     clock = FakeClock()
     limiter = limiter_on(clock)
-    burst(limiter, clock, [0.02] * 16)
-    # Each answer 20 ms behind the last, while the server's bucket refills one each 10 ms.
-    assert limiter.peek("k").remaining == 19
+    burst(limiter, clock, [0.0] + [0.02] * 15)
+    # Each answer 20 ms behind the last, while the server's bucket refills one each 10 ms: full,
+    # but for the last two.
+    assert limiter.peek("k").remaining == 18
 
 
 def test_a_bucket_of_one_permit_does_not_pay_for_answers() -> None:
@@ -294,6 +307,22 @@ def test_a_bucket_of_one_permit_does_not_pay_for_answers() -> None:
     assert clock.now_ns() - begin == 15 * 10**9
 
 
+@pytest.mark.parametrize("cost", [1, 12, 20])
+def test_who_calls_one_at_a_time_never_pays_for_answers(cost: int) -> None:
+    """Also where a call takes most of the bucket: the next waits for its own permits only."""
+    clock = FakeClock()
+    limiter = limiter_on(clock)
+    begin = clock.now_ns()
+
+    def slow(call: Call) -> Outcome:
+        clock.advance(0.3)
+        return Outcome(None, 200, {})
+
+    for _ in range(10):
+        limiter.run(Call("GET", "", {}, key="k", options=options(cost=cost)), slow)
+    assert clock.now_ns() - begin == 10 * 300_000_000
+
+
 def test_a_slow_answer_holds_up_nobody_who_came_long_after_it() -> None:
     """Only what was sent when the bucket was last full counts, not what is still unanswered."""
     clock = FakeClock()
@@ -306,7 +335,8 @@ def test_a_slow_answer_holds_up_nobody_who_came_long_after_it() -> None:
     def poll(call: Call) -> Outcome:
         clock.advance(30)
         limiter.run(Call("GET", "", {}, key="k"), quick)
-        assert limiter.peek("k").remaining == 19
+        # The slow one counts as one that may arrive now, and that is all.
+        assert limiter.peek("k").remaining == 18
         clock.advance(30)
         return Outcome(None, 200, {})
 
@@ -376,3 +406,5 @@ def test_a_pickled_limiter_keeps_its_configuration_and_not_its_state() -> None:
     )
     own = pickle.loads(pickle.dumps(RateLimiter("1/minute")))  # noqa: S301
     assert own.check("k")
+    built = RateLimiter(Limit("by hand", 5, 10**9))
+    assert pickle.loads(pickle.dumps(built)).limit == built.limit  # noqa: S301
