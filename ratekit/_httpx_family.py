@@ -5,6 +5,7 @@ has the other one among its ancestors. So this file imports neither: each edge n
 library in a `Library` and derives its classes from it.
 """
 
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
@@ -65,6 +66,11 @@ class SharedTransport:
     """Sends the requests of a client through a pipeline; see the edges' `RateKitTransport`."""
 
     _library: ClassVar[Library]
+    # Set in a forked child until its own transports are made; only then is the lock there.
+    _is_stale = False
+    _reopening: threading.Lock
+    _by_scheme: dict[str, Any]
+    transport: Any
 
     def __init__(
         self, pipeline: Policy | None = None, *, transport: Any = None, **kwargs: Any
@@ -81,11 +87,12 @@ class SharedTransport:
 
     def _open(self) -> None:
         """Make the transports that requests are sent through."""
+        self._by_scheme, self.transport = {}, self._wrapped
+        if self._wrapped is None:
+            self._make()
         self._is_stale = False
-        self._by_scheme: dict[str, Any] = {}
-        if self._wrapped is not None:
-            self.transport = self._wrapped
-            return
+
+    def _make(self) -> None:
         library, kwargs = self._library.module, dict(self._kwargs)
         kwargs.setdefault(
             "limits",
@@ -130,6 +137,7 @@ class SharedTransport:
             _forget_connections(self._wrapped)
         # Opened when it is first used: most children never do, and a TLS context takes its time.
         self._is_stale = True
+        self._reopening = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"pipeline": self.pipeline, "_wrapped": self._wrapped, "_kwargs": self._kwargs}
@@ -146,7 +154,9 @@ class SharedTransport:
         `DeadlineExceeded`, which are its `TransportError` too.
         """
         if self._is_stale:
-            self._open()
+            with self._reopening:
+                if self._is_stale:
+                    self._open()
         library = self._library
         replayable, rewind = body_of(request, library.module)
         call = Call(

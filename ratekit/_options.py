@@ -10,7 +10,7 @@ from ratekit.checks import check_number, check_positive
 from ratekit.clock import to_ns
 from ratekit.errors import ConfigurationError
 
-__all__ = ["MAX_RETRY_AFTER", "NONE", "Options", "options"]
+__all__ = ["MAX_RETRY_AFTER", "NONE", "Options", "in_force", "options"]
 
 MAX_RETRY_AFTER = 300.0
 """Seconds that a server's own wait is obeyed for, where nothing else was said."""
@@ -75,7 +75,7 @@ class Options:
     @classmethod
     def current(cls) -> "Options":
         """Return the options in force here: those of the enclosing `with` blocks."""
-        return _current.get()[-1]
+        return in_force()
 
     def __enter__(self) -> Self:
         stack = _current.get()
@@ -156,6 +156,11 @@ NONE = Options()
 """Options that leave everything to the defaults."""
 
 _current: ContextVar[tuple[Options, ...]] = ContextVar("ratekit.options", default=(NONE,))
+
+
+def in_force() -> Options:
+    """Return the options of the enclosing `with` blocks."""
+    return _current.get()[-1]
 
 
 def options(**chosen: Any) -> Options:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import ParamSpec, TypeVar
 
-from ratekit._options import NONE, Options
+from ratekit._options import NONE, Options, in_force
 from ratekit.call import Call, Outcome, Proceed, SendFailed
 from ratekit.clock import SYSTEM, Clock
 from ratekit.errors import ConfigurationError
@@ -66,7 +66,7 @@ class Policy(ABC):
 
     def options_here(self, given: Options = NONE) -> Options:
         """Return the options in force for a call that was given `given`."""
-        return given.over(Options.current())
+        return given.over(in_force())
 
 
 def _outcome_of(value: object) -> Outcome:
@@ -135,7 +135,7 @@ class Pipeline(Policy):
 
     def options_here(self, given: Options = NONE) -> Options:
         """Return the options in force for a call that was given `given`."""
-        here = Options.current()
+        here = in_force()
         if given is NONE and here is NONE:
             return self.options
         return given.over(here).over(self.options)

@@ -158,7 +158,7 @@ class RateKitAdapter(HTTPAdapter):
             cast("Mapping[str, str]", request.headers),
             key=_edge.origin_of(request.url or ""),
             options=options,
-            replayable=_is_replayable(request),
+            replayable=request.body is None or _is_replayable(request.body, request),
             clock=self.pipeline.clock,
         )
         if timeout is None and options.timeout is not False:
@@ -178,7 +178,7 @@ class RateKitAdapter(HTTPAdapter):
                 response = inner(
                     request,
                     stream=stream,
-                    timeout=_within_deadline(timeout, call),
+                    timeout=timeout if call.deadline_ns is None else _within(timeout, call),
                     verify=verify,
                     cert=cert,
                     proxies=proxies,
@@ -236,8 +236,8 @@ def _check_no_retries(where: Any) -> None:
         )
 
 
-def _is_replayable(request: requests.PreparedRequest) -> bool:
-    return request.body is None or isinstance(request.body, (bytes, str)) or _has_begin(request)
+def _is_replayable(body: object, request: requests.PreparedRequest) -> bool:
+    return isinstance(body, (bytes, str)) or _has_begin(request)
 
 
 def _has_begin(request: Any) -> bool:
@@ -275,13 +275,10 @@ def _was_never_sent(error: requests.RequestException) -> bool:
     return isinstance(reason, (NewConnectionError, ConnectTimeoutError))
 
 
-def _within_deadline(timeout: Any, call: Call) -> Any:
+def _within(timeout: Any, call: Call) -> Any:
     """Return the timeout of one attempt, none of whose parts outlasts the deadline."""
-    remaining_ns = call.remaining_ns()
-    if remaining_ns is None:
-        return timeout
     # At 0 urllib3 would not wait at all, and fail in its own way.
-    remaining = max(remaining_ns / SECOND, 0.001)
+    remaining = max((call.remaining_ns() or 0) / SECOND, 0.001)
     if isinstance(timeout, tuple):
         connect, read = timeout
         return _edge.shorter(connect, remaining), _edge.shorter(read, remaining)

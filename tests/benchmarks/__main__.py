@@ -23,7 +23,16 @@ if __name__ == "__main__":
         if name.startswith("RATEKIT_") or name.lower().endswith("_proxy"):
             del os.environ[name]
 
-    from tests.benchmarks import blocking, check, imports, measure, memory, overhead, road
+    from tests.benchmarks import (
+        blocking,
+        check,
+        imports,
+        measure,
+        memory,
+        opening,
+        overhead,
+        road,
+    )
 
     BENCHMARKS = {
         "road": road.run,
@@ -33,6 +42,7 @@ if __name__ == "__main__":
         "blocking": blocking.run,
         "overhead": overhead.run,
         "import": imports.run,
+        "opening": opening.run,
     }
 
 
