@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
@@ -152,10 +152,11 @@ class RateKitAdapter(HTTPAdapter):
         `DeadlineExceeded`, which are `requests.RequestException` too.
         """
         options = _edge.chosen_options(self.pipeline, None)
+        headers: Any = request.headers
         call = Call(
             request.method,
             request.url,
-            cast("Mapping[str, str]", request.headers),
+            headers,
             key=_edge.origin_of(request.url or ""),
             options=options,
             replayable=request.body is None or _is_replayable(request.body, request),
@@ -202,7 +203,7 @@ class RateKitAdapter(HTTPAdapter):
 
         try:
             response: requests.Response = _edge.travel(
-                self.pipeline, call, attempt, _REFUSED, respond, request.headers.setdefault
+                self.pipeline, call, attempt, _REFUSED, respond, headers.setdefault
             )
         except (Rejected, RateLimited, DeadlineExceeded) as refusal:
             refusal.request = request

@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from ratekit.testing import ApiServer, FakeClock
+from tests.contracts.edges import EDGES, Edge
+
 # The same examples in every run. `--hypothesis-profile=explore` looks for new ones.
 settings.register_profile("explore", deadline=None)
 settings.register_profile("repeat", deadline=None, derandomize=True)
@@ -161,3 +164,30 @@ def start_memcached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartM
 def memcached(start_memcached: StartMemcached) -> Memcached:
     """Give a real memcached that all tests share: use keys of your own."""
     return start_memcached()
+
+
+@pytest.fixture(params=EDGES, ids=repr)
+def edge(request: pytest.FixtureRequest) -> Edge:
+    """Give each edge in turn."""
+    one: Edge = request.param
+    return one
+
+
+@pytest.fixture(scope="session")
+def unlimited_server() -> Iterator[ApiServer]:
+    """Give one server without a limit, which all tests share."""
+    with ApiServer(rate=None) as server:
+        yield server
+
+
+@pytest.fixture
+def server(unlimited_server: ApiServer) -> ApiServer:
+    """Give the same, as new."""
+    unlimited_server.reset()
+    return unlimited_server
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock on which every wait is over at once."""
+    return FakeClock()

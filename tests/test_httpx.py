@@ -3,7 +3,6 @@
 import asyncio
 import io
 import threading
-from collections.abc import Iterator
 from typing import Any, Self
 
 import pytest
@@ -21,26 +20,6 @@ def edge(request: pytest.FixtureRequest) -> Edge:
     """Give httpx and httpx2."""
     one: Edge = request.param
     return one
-
-
-@pytest.fixture(scope="module")
-def unlimited_server() -> Iterator[ApiServer]:
-    """Give one server without a limit."""
-    with ApiServer(rate=None) as server:
-        yield server
-
-
-@pytest.fixture
-def server(unlimited_server: ApiServer) -> ApiServer:
-    """Give the same, as new."""
-    unlimited_server.reset()
-    return unlimited_server
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock on which every wait is over at once."""
-    return FakeClock()
 
 
 def test_each_transport_descends_from_its_own_library_alone() -> None:

@@ -3,7 +3,6 @@
 import io
 import pickle
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,26 +28,6 @@ from ratekit.requests import RateKitAdapter
 from ratekit.testing import Answer, ApiServer, FakeClock
 from tests.contracts.edges import road
 from tests.contracts.wire import read_head, serve
-
-
-@pytest.fixture(scope="module")
-def unlimited_server() -> Iterator[ApiServer]:
-    """Give one server without a limit."""
-    with ApiServer(rate=None) as server:
-        yield server
-
-
-@pytest.fixture
-def server(unlimited_server: ApiServer) -> ApiServer:
-    """Give the same, as new."""
-    unlimited_server.reset()
-    return unlimited_server
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Give a clock on which every wait is over at once."""
-    return FakeClock()
 
 
 def session_on(adapter: BaseAdapter) -> requests.Session:

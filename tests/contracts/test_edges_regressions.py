@@ -103,8 +103,8 @@ def test_a_short_rejected_body_that_trickles_is_given_up(edge: Edge, clock: Fake
             return
         connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 600\r\n\r\n")
         try:
-            # Broken off after a fifth of it, so that a client which waits ends too.
-            for _ in range(120):
+            # Broken off after a tenth of it, so that a client which waits ends too.
+            for _ in range(60):
                 sent += 1
                 connection.sendall(b"x")
                 time.sleep(0.1)
