@@ -87,23 +87,21 @@ class SharedTransport:
 
     def _open(self) -> None:
         """Make the transports that requests are sent through."""
-        self._by_scheme, self.transport = {}, self._wrapped
-        if self._wrapped is None:
-            self._make()
+        by_scheme: dict[str, Any] = {}
+        transport = self._wrapped
+        if transport is None:
+            library, kwargs = self._library.module, dict(self._kwargs)
+            most = library.Limits(max_connections=_POOL_SIZE, max_keepalive_connections=_POOL_SIZE)
+            kwargs.setdefault("limits", most)
+            transport = library.HTTPTransport(**kwargs)
+            # A client that is given a transport no longer looks at HTTP_PROXY and its kin itself.
+            if kwargs.get("trust_env", True) and not kwargs.get("proxy") and not kwargs.get("uds"):
+                self._proxies = Proxies(library)
+                for scheme, proxy in self._proxies.by_scheme.items():
+                    by_scheme[scheme] = library.HTTPTransport(**{**kwargs, "proxy": proxy})
+        # Only now: another thread may be closing what was there before.
+        self.transport, self._by_scheme = transport, by_scheme
         self._is_stale = False
-
-    def _make(self) -> None:
-        library, kwargs = self._library.module, dict(self._kwargs)
-        kwargs.setdefault(
-            "limits",
-            library.Limits(max_connections=_POOL_SIZE, max_keepalive_connections=_POOL_SIZE),
-        )
-        self.transport = library.HTTPTransport(**kwargs)
-        # A client that is given a transport no longer looks at HTTP_PROXY and its kin itself.
-        if kwargs.get("trust_env", True) and not kwargs.get("proxy") and not kwargs.get("uds"):
-            self._proxies = Proxies(library)
-            for scheme, proxy in self._proxies.by_scheme.items():
-                self._by_scheme[scheme] = library.HTTPTransport(**{**kwargs, "proxy": proxy})
 
     def _check_wrapped(self, transport: Any) -> None:
         name = self._library.module.__name__
