@@ -10,8 +10,9 @@ from ratekit.errors import (
     RateLimited,
     Rejected,
 )
+from ratekit.limits.decision import Decision
 from ratekit.limits.limit import Limit
-from ratekit.limits.limiter import Decision, RateLimiter
+from ratekit.limits.limiter import RateLimiter
 from ratekit.policy import Pipeline, Policy
 from ratekit.retry import Retry
 from ratekit.stores import MemoryStore

@@ -24,14 +24,15 @@ class Options:
     option given with one request (httpx's `extensions={"ratekit": ratekit.options(...)}`).
 
     `key`: whose limit state is used. `cost`: permits that an attempt takes. `max_wait`: seconds
-    a permit may be waited for. `deadline`: seconds from its beginning in which the whole call
-    must be over, waits and attempts included. `timeout`: seconds (or (connect, read)) for one
-    attempt on requests where the user gave none; False for none at all. `retry`: False never
-    repeats; True repeats also what is not idempotent. `idempotency_key`: the value of the
-    `Idempotency-Key` header, the same on every attempt; True makes one. `throttle_statuses`: the
-    statuses besides 429 that mean "too fast". `max_retry_after`: the longest wait in seconds that
-    a server may ask for. `refusal`: "raise" an error where ratekit refuses, or answer with a
-    "response" 429.
+    a permit may be waited for. `priority`: of the calls that wait for a permit the higher number
+    goes first (0 where none is said). `tier`: the name of the limiter's tier. `deadline`: seconds
+    from its beginning in which the whole call must be over, waits and attempts included.
+    `timeout`: seconds (or (connect, read)) for one attempt on requests where the user gave none;
+    False for none at all. `retry`: False never repeats; True repeats also what is not idempotent.
+    `idempotency_key`: the value of the `Idempotency-Key` header, the same on every attempt; True
+    makes one. `throttle_statuses`: the statuses besides 429 that mean "too fast".
+    `max_retry_after`: the longest wait in seconds that a server may ask for. `refusal`: "raise" an
+    error where ratekit refuses, or answer with a "response" 429.
 
     Raises `ConfigurationError` for a value that cannot be right.
     """
@@ -45,6 +46,8 @@ class Options:
     idempotency_key: str | bool | None = None
     throttle_statuses: frozenset[int] | None = None
     max_retry_after: float | None = None
+    priority: int | None = None
+    tier: str | None = None
     refusal: str | None = None
 
     def __post_init__(self) -> None:
@@ -123,6 +126,11 @@ def _check_idempotency_key(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} {value!r}: use text, or True for one made now")
 
 
+def _check_priority(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} {value!r}: use a whole number; higher ones go first")
+
+
 def _check_refusal(name: str, value: object) -> None:
     if value not in ("raise", "response"):
         raise ConfigurationError(f"{name} {value!r}: use 'raise' or 'response'")
@@ -147,6 +155,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "idempotency_key": _check_idempotency_key,
     "throttle_statuses": _check_statuses,
     "max_retry_after": _check_seconds,
+    "priority": _check_priority,
+    "tier": _check_text,
     "refusal": _check_refusal,
 }
 

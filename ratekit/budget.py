@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from ratekit.checks import check_number
 from ratekit.clock import SECOND
 from ratekit.errors import ConfigurationError
-from ratekit.stores import Record, Update
 
 __all__ = ["RetryBudget"]
 
 _MILLI = 1000
+
+Record = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class RetryBudget:
                 f"budget cap {self.cap!r} is below its floor {self.floor!r}; use a larger cap"
             )
 
-    def spend(self, record: Record | None, now: int, calls: int = 0) -> tuple[Update, bool]:
+    def spend(self, record: Record | None, now: int, calls: int = 0) -> tuple[Record, bool]:
         """Return the record after one more retry, and whether there was enough left for it.
 
         `calls`: how many were made since the record was last looked at.
@@ -50,7 +51,20 @@ class RetryBudget:
         earned = self._left(record, now) + round(calls * self.ratio * _MILLI)
         left = min(earned, round(self.cap * _MILLI))
         allowed = left >= _MILLI
-        return self._update(left - _MILLI if allowed else left, now), allowed
+        return (left - _MILLI if allowed else left, now), allowed
+
+    def idle_at(self, record: Record) -> int:
+        """Return the instant at which time alone has refilled the floor.
+
+        What was earned above it may be forgotten: that is the strict side.
+        """
+        left, since = record
+        missing = self.floor * _MILLI - left
+        if missing <= 0:
+            return since
+        if not self.per_second:
+            return since + 3600 * SECOND
+        return since + int(missing / _MILLI / self.per_second * SECOND)
 
     def _left(self, record: Record | None, now: int) -> int:
         floor = round(self.floor * _MILLI)
@@ -60,12 +74,3 @@ class RetryBudget:
         if left >= floor:
             return left
         return min(floor, left + int((now - since) * self.per_second * _MILLI / SECOND))
-
-    def _update(self, left: int, now: int) -> Update:
-        missing = self.floor * _MILLI - left
-        if missing <= 0:
-            # What was earned above the floor may be forgotten: that is the strict side.
-            return Update((left, now), now)
-        if not self.per_second:
-            return Update((left, now), now + 3600 * SECOND)
-        return Update((left, now), now + int(missing / _MILLI / self.per_second * SECOND))

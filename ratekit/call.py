@@ -138,8 +138,8 @@ class Call:
     """
 
     __slots__ = (
-        "_url", "attempts", "clock", "deadline_ns", "headers", "key", "limited_key", "method",
-        "options", "previous", "replayable", "waited_ns",
+        "_url", "attempts", "clock", "deadline_ns", "headers", "key", "limited_key", "limiter",
+        "method", "options", "previous", "replayable", "waited_ns",
     )  # fmt: skip
 
     def __init__(
@@ -164,8 +164,10 @@ class Call:
         self.waited_ns = 0
         # A rejected answer, kept until the next attempt is certain to be made.
         self.previous: Outcome | None = None
-        # The key of the limiter that it passed last; empty where there was none.
+        # The key of the outermost limiter that it passed; empty where there was none.
         self.limited_key = ""
+        # That limiter, while the call is inside it: of several, it alone learns from a refusal.
+        self.limiter: object = None
         self.deadline_ns: int | None = None
         if options.deadline is not None:
             self.deadline_ns = clock.now_ns() + to_ns(options.deadline)

@@ -50,6 +50,17 @@ class Clock(ABC):
     def wall(self) -> float:
         """Return seconds since the epoch (for HTTP dates only; it may jump)."""
 
+    _epoch_ns = -(1 << 62)
+
+    def epoch_ns(self) -> int:
+        """Return how far the epoch lies before the zero of `now_ns`: their sum is wall time.
+
+        It follows a wall clock that jumps forward, as after a suspend; one that is set back would
+        make periods that have begun begin again, and is not followed.
+        """
+        self._epoch_ns = max(self._epoch_ns, int(self.wall() * SECOND) - self.now_ns())
+        return self._epoch_ns
+
     @abstractmethod
     def sleep(self, seconds: float) -> None:
         """Pause the calling thread; a signal's handler may raise out of it."""

@@ -189,7 +189,9 @@ class Retry(Policy):
             return True
         key = call.budget_key
         calls = self._calls.pop(key, 0)
-        if self._budgets.update(key, lambda record, now: budget.spend(record, now, calls)):
+        if self._budgets.update(
+            key, lambda record, now: budget.spend(record, now, calls), budget.idle_at
+        ):
             return True
         _log.warning("%s: no retry: the retry budget is spent", key)
         return False

@@ -3,7 +3,7 @@
 import pytest
 
 from ratekit import ConfigurationError, RetryBudget
-from ratekit.stores import Record
+from ratekit.budget import Record
 
 SECOND = 1_000_000_000
 
@@ -14,10 +14,10 @@ def spend(
     """Spend until nothing is left; return the record and how many retries that were."""
     retries = 0
     while True:
-        update, allowed = budget.spend(record, now, calls)
+        record, allowed = budget.spend(record, now, calls)
         if not allowed:
-            return update.record, retries
-        record, retries, calls = update.record, retries + 1, 0
+            return record, retries
+        retries, calls = retries + 1, 0
 
 
 def test_the_floor_is_there_at_first_and_then_nothing() -> None:
@@ -46,19 +46,18 @@ def test_calls_count_however_they_are_divided_among_retries() -> None:
     budget = RetryBudget(per_second=0)
     record, _ = spend(budget, None, 0)
     for _ in range(9):
-        update, allowed = budget.spend(record, 0, 1)
+        record, allowed = budget.spend(record, 0, 1)
         assert not allowed
-        record = update.record
     assert budget.spend(record, 0, 1)[1]
 
 
 def test_a_record_is_idle_when_it_says_no_more_than_an_absent_one() -> None:
     """At the floor again, to the instant: dropping it then loosens nothing."""
     budget = RetryBudget()
-    update, _ = budget.spend(None, 0)
-    assert update.idle_at_ns == SECOND
-    assert budget._left(update.record, SECOND) == budget._left(None, SECOND)
-    assert budget._left(update.record, SECOND - 1) < budget._left(None, 0)
+    record, _ = budget.spend(None, 0)
+    assert budget.idle_at(record) == SECOND
+    assert budget._left(record, SECOND) == budget._left(None, SECOND)
+    assert budget._left(record, SECOND - 1) < budget._left(None, 0)
 
 
 @pytest.mark.parametrize("name", ["ratio", "floor", "per_second", "cap"])

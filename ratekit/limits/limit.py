@@ -1,4 +1,4 @@
-"""The language of limits: "100/minute", "100/second burst 20", "300/15 minutes smooth".
+"""The language of limits: "100/minute", "100/second burst 20", "300/15 minutes; 5000/hour fixed".
 
 A `Limit` is what a user wrote, checked and made exact. What it promises is computed from it by the
 algorithm's own file.
@@ -20,34 +20,75 @@ _SHORT = {
 _SHAPE = re.compile(
     r"\s*(?P<count>[^\s/]+)\s*/\s*(?P<many>[\d.]+)?\s*(?P<unit>[^\W\d]+)?(?P<rest>.*?)\s*"
 )
-_FORMS = "nothing, 'burst <n>' or 'smooth'"
+_FORMS = "nothing, 'burst <n>', 'smooth', 'window' or 'fixed'"
+_WORDS = ("burst", "smooth", "window", "fixed")
 _PERIODS = "second, minute, hour, day, a count of them ('300/15 minutes') or seconds ('300/900')"
 _MOST_PER_SECOND = 1_000_000_000
 _MOST_DIGITS = 15
+_MOST_JOINED = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
     """At most `count` permits in `period_ns` nanoseconds.
 
-    `burst` is how many may go at once: a number the user named, 1 for `smooth`, None where the
-    limit does not say (the default form, which is safe for every kind of server).
+    `form` is the algorithm: "bucket", "window" (sliding) or "fixed" (aligned to the epoch).
+    `burst` is how many a bucket grants at once: a number the user named, 1 for `smooth`, None
+    where the limit does not say (the default form, which is safe for every kind of server).
     """
 
     text: str
     count: int
     period_ns: int
     burst: int | None = None
+    form: str = "bucket"
 
     def __post_init__(self) -> None:
         for name in ("count", "period_ns", "burst"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigurationError(f"limit's {name} {value!r}: use a whole number from 1 up")
+        if self.form not in ("bucket", "window", "fixed"):
+            raise ConfigurationError(
+                f"limit's form {self.form!r}: use 'bucket', 'window' or 'fixed'"
+            )
+        if self.form != "bucket" and self.burst is not None:
+            raise ConfigurationError(f"limit's form {self.form!r} takes no burst; leave it out")
+
+    @property
+    def label(self) -> str:
+        """The limit in a normal form of plain ASCII: "300/15 minutes window"."""
+        length = self.period_ns / SECOND
+        unit = next((u for u in reversed(_UNITS) if length % _UNITS[u] == 0), None)
+        many = length / _UNITS[unit or "second"]
+        period = unit if unit and many == 1 else f"{many:g} {unit or 'second'}s"
+        forms = {"bucket": "", "window": " window", "fixed": " fixed"}
+        burst = f" burst {self.burst}" if self.burst is not None else ""
+        return f"{self.count}/{period}{burst}{forms[self.form]}"
+
+    @classmethod
+    def parse_all(cls, text: str) -> tuple[Self, ...]:
+        """Read limits joined with `;`, which are all kept at once: `10/second; 300/15 minutes`.
+
+        Raises `ConfigurationError` as `parse` does, and for two limits of one form and period.
+        """
+        if not isinstance(text, str):
+            raise _wrong(text, "it must be text", "a limit such as '100/minute'")
+        parts = [part for part in text.split(";") if part.strip()] or [text]
+        if len(parts) > _MOST_JOINED:
+            raise _wrong(text[:40], f"{len(parts)} limits are joined", f"at most {_MOST_JOINED}")
+        limits = tuple(cls.parse(part) for part in parts)
+        seen: dict[tuple[str, int], Self] = {}
+        for limit in limits:
+            other = seen.setdefault((limit.form, limit.period_ns), limit)
+            if other is not limit:
+                what = f"{other.text!r} and {limit.text!r} count the same period in the same form"
+                raise _wrong(text, what, "the lower of them")
+        return limits
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `<n>/<period>`, optionally followed by `burst <n>` or `smooth`.
+        """Read `<n>/<period>`, optionally followed by `burst <n>`, `smooth`, `window` or `fixed`.
 
         Raises `ConfigurationError` naming what is wrong and what would be right.
         """
@@ -56,25 +97,30 @@ class Limit:
         match = _SHAPE.fullmatch(text)
         if match is None:
             raise _wrong(text, "it has no form of a limit", "'<n>/<period>', such as '100/minute'")
+        if ";" in text:
+            raise _wrong(text, "it joins several limits", "Limit.parse_all, which reads them all")
         count = _whole(text, match["count"], "the number of permits")
         period_ns = _period(text, match["many"], match["unit"])
         words = match["rest"].split()
         # "100/60 burst 20" and "100/60 smooth": the word after bare seconds is not a unit.
-        if match["unit"] in ("burst", "smooth"):
+        if match["unit"] in _WORDS:
             words.insert(0, match["unit"])
         if count * SECOND > _MOST_PER_SECOND * period_ns:
             raise _wrong(text, "that is more than one permit a nanosecond", "a lower limit")
-        return cls(text.strip(), count, period_ns, _burst(text, words))
+        form, burst = _form(text, words)
+        return cls(text.strip(), count, period_ns, burst, form)
 
 
-def _burst(text: str, words: list[str]) -> int | None:
+def _form(text: str, words: list[str]) -> tuple[str, int | None]:
     match words:
         case []:
-            return None
+            return "bucket", None
         case ["smooth"]:
-            return 1
+            return "bucket", 1
         case ["burst", number]:
-            return _whole(text, number, "the burst")
+            return "bucket", _whole(text, number, "the burst")
+        case ["window" | "fixed" as form]:
+            return form, None
         case ["burst"]:
             raise _wrong(text, "the burst has no number", "'burst <n>', such as 'burst 20'")
         case _:
@@ -101,7 +147,7 @@ def _period(text: str, many: str | None, unit: str | None) -> int:
     name = _SHORT.get(name, name.removesuffix("s") if name not in _SHORT else name)
     if name in _UNITS:
         seconds = length * _UNITS[name]
-    elif many and (unit is None or unit in ("burst", "smooth")):
+    elif many and (unit is None or unit in _WORDS):
         seconds = length
     else:
         raise _wrong(text, f"unknown period {(unit or '')!r}", _PERIODS)

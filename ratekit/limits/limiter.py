@@ -1,22 +1,25 @@
-"""The rate limiter: one limit kept for many keys, as a policy or by direct calls."""
+"""The rate limiter: limits kept for many keys, as a policy or by direct calls."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.checks import check_number
 from ratekit.clock import SECOND, to_ns
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited, Rejected
-from ratekit.limits.gcra import Rule, rule_of
+from ratekit.limits.decision import Decision
 from ratekit.limits.limit import Limit
 from ratekit.limits.opening import Openings
-from ratekit.limits.waiting import line_of
+from ratekit.limits.rules import Price
+from ratekit.limits.tiers import Tier, Tiers
+from ratekit.limits.waiting import Granted, line_of
 from ratekit.policy import Policy
-from ratekit.stores import MemoryStore, Store, Taken
+from ratekit.stores import FENCE, MemoryStore, Taken
 from ratekit.stores.memory import SHARED
 
-__all__ = ["Decision", "RateLimiter"]
+__all__ = ["RateLimiter"]
 
 _log = logging.getLogger("ratekit.limits")
 
@@ -27,71 +30,22 @@ _LONGEST_HOLD = 3600.0
 _LONG_HOLD_NS = 10 * SECOND
 
 
-class Decision:
-    """What the limiter said of one key at one instant; true where it was a yes.
-
-    Computed when asked for: making one costs as little as it can. All durations are seconds.
-    """
-
-    __slots__ = ("_limiter", "_taken")
-
-    def __init__(self, limiter: "RateLimiter", taken: Taken) -> None:
-        self._limiter = limiter
-        self._taken = taken
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the permits were granted (`peek`: whether they would be)."""
-        return self._taken[0]
-
-    @property
-    def limit(self) -> int:
-        """Permits in a period, as the limit's text says."""
-        return self._limiter.limit.count
-
-    @property
-    def remaining(self) -> int:
-        """How many permits could be granted right now, after this decision."""
-        rule = self._limiter.rule
-        return max(0, (rule.depth_ns - self._ahead_ns()) // rule.interval_ns)
-
-    @property
-    def reset_after(self) -> float:
-        """Seconds until everything that may be had at once is there again."""
-        return self._ahead_ns() / SECOND
-
-    @property
-    def retry_after(self) -> float:
-        """Seconds until the same question would be answered with yes; 0 where it was."""
-        if self.allowed:
-            return 0.0
-        price_ns = self._taken[3]
-        reach_ns = self._limiter.rule.reach_ns(price_ns)
-        return max(0, self._ahead_ns() + price_ns - reach_ns) / SECOND
-
-    def _ahead_ns(self) -> int:
-        _, tat_ns, now_ns, _ = self._taken
-        return max(0, tat_ns - now_ns)
-
-    def __bool__(self) -> bool:
-        return self.allowed
-
-    def __repr__(self) -> str:
-        return (
-            f"Decision(allowed={self.allowed}, limit={self.limit}, remaining={self.remaining}, "
-            f"reset_after={self.reset_after:.3f}, retry_after={self.retry_after:.3f})"
-        )
-
-
 class RateLimiter(Policy):
     """Keeps `limit` for every key; whoever may not go at once waits its turn.
 
-    `limit`: the limit's text ("100/minute", "100/second burst 20", "10/second smooth").
+    `limit`: the limit's text ("100/minute", "100/second burst 20", "300/15 minutes window"), or
+    several joined with `;` and kept together ("10/second; 5000/hour fixed").
     `name`: whose budget: limiters with the same name and store share it; without a name the
-    budget is this limiter's own. `key_of(call) -> str`: whose state within it; by default the
-    call's origin (scheme, host, port). `max_wait`: the longest wait in seconds that a caller
-    accepts, None for any. `headroom`: the share of the limit's pace that is used, 0.99 because a
-    client that runs exactly at the server's rate is refused now and then by jitter alone.
+    budget is this limiter's own. `key_of(call) -> str | None`: whose state within it; by default
+    the call's origin (scheme, host, port); None: the call is not limited here.
+    `tiers`: other limits by name ({"free": "60/minute", "premium": "1000/minute"}); `limit`, a
+    limit or the name of one of them, is for whoever has none of these. `tier_of(call) -> str |
+    None`: the tier of a call where `options(tier=...)` names none. A key that changes its tier
+    keeps what it has spent.
+    `max_wait`: the longest wait in seconds that a caller accepts, None for any. `max_waiting`:
+    how many threads may wait for one key. `headroom`: the share of a bucket's pace that is used,
+    0.99 because a client that runs exactly at the server's rate is refused now and then by jitter
+    alone.
 
     Raises `ConfigurationError` for a limit or a number that cannot be right.
     """
@@ -103,20 +57,26 @@ class RateLimiter(Policy):
         limit: str | Limit,
         *,
         name: str | None = None,
-        key_of: Callable[[Call], str] | None = None,
+        key_of: Callable[[Call], str | None] | None = None,
+        tiers: Mapping[str, str] | None = None,
+        tier_of: Callable[[Call], str | None] | None = None,
         max_wait: float | None = None,
+        max_waiting: int = 10_000,
         headroom: float = 0.99,
-        store: Store | None = None,
+        store: MemoryStore | None = None,
     ) -> None:
-        self.limit = limit if isinstance(limit, Limit) else Limit.parse(limit)
-        self.rule: Rule = rule_of(self.limit, headroom)
-        self.headroom = headroom
+        if not isinstance(max_waiting, int) or max_waiting < 1:
+            raise ConfigurationError(f"max_waiting {max_waiting!r}: use a whole number from 1 up")
+        self.limit = limit
         self.name = name
+        self.key_of = key_of
+        self.tiers = None if tiers is None else dict(tiers)
+        self.tier_of = tier_of
         self._max_wait_ns: int | None = None
         self._max_wait_ns = self._max_wait(max_wait)
         self.max_wait = max_wait
-        self.key_of = key_of
-        self.store: Store
+        self.max_waiting = max_waiting
+        self.headroom = headroom
         if store is not None:
             self.store = store
         elif name is not None:
@@ -125,52 +85,76 @@ class RateLimiter(Policy):
             self.store = MemoryStore()
         self._space = self.store.space(name)
         self._waiting = line_of(self._space)
-        # What one permit takes: the usual cost, worked out once.
-        self._one_ns = self.rule.price_ns(1)
-        self._take_one = self._space.taker(self._one_ns, self.rule.reach_ns(self._one_ns))
-        self._openings = Openings(self._waiting, self.rule, self._space.clock)
+        self._tiers = Tiers(limit, tiers, headroom, self._space)
+        self._default = self._tiers.default
+        self._openings = Openings(self._waiting, self._space.clock)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits of the default tier."""
+        return self._default.limits
 
     # Direct calls.
 
-    def check(self, key: str = "", cost: float = 1) -> Decision:
+    def check(self, key: str = "", cost: float = 1, *, tier: str | None = None) -> Decision:
         """Take `cost` permits if they are to be had now; never waits, never raises for a no."""
-        if cost == 1:
-            return Decision(self, self._take_one(key))
-        return Decision(self, self._take(key, cost))
+        its = self._default if tier is None else self._tiers.get(tier)
+        taken = its.take_one(key) if cost == 1 else self._take(its, key, cost)
+        # Not `==`: a state may be a tuple of anything.
+        return Decision(its, self._behind(its, key, taken) if taken[1] is FENCE else taken)
 
-    def peek(self, key: str = "") -> Decision:
+    def peek(self, key: str = "", *, tier: str | None = None) -> Decision:
         """Say what `check(key)` would, and take nothing."""
-        stands_ns, now_ns = self._space.look(key)
-        end_ns = max(stands_ns, now_ns) + self._one_ns
-        allowed = end_ns - self.rule.reach_ns(self._one_ns) <= now_ns
-        return Decision(self, (allowed, stands_ns, now_ns, self._one_ns))
+        its = self._tiers.get(tier)
+        state, now_ns = self._space.look(key)
+        if state is FENCE:
+            return Decision(its, self._behind(its, key, (False, state, now_ns, its.one)))
+        if state is None:
+            state = its.rule.fresh
+        allowed = its.rule.earliest(state, now_ns, its.one) <= now_ns
+        return Decision(its, (allowed, state, now_ns, its.one))
 
-    def acquire(self, key: str = "", cost: float = 1, max_wait: float | None = None) -> Decision:
-        """Wait for the turn of `cost` permits, first come first served, and take them.
+    def acquire(
+        self,
+        key: str = "",
+        cost: float = 1,
+        max_wait: float | None = None,
+        priority: int = 0,
+        *,
+        tier: str | None = None,
+    ) -> Decision:
+        """Wait for the turn of `cost` permits, and take them.
 
+        The higher `priority` goes first among those who wait, and within one who came first.
         `max_wait`: seconds; None takes the limiter's own. Raises `RateLimited` with the true
         `retry_after` the moment it is known that the wait would be longer.
         """
-        max_wait_ns = self._max_wait(max_wait)
-        taken = self._take(key, cost)
-        if not taken[0]:
-            price_ns = taken[3]
-            granted = self._waiting.wait(key, self.rule, price_ns, max_wait_ns=max_wait_ns)
-            taken = (True, granted.end_ns, granted.turn_ns, price_ns)
-        return Decision(self, taken)
-
-    def _take(self, key: str, cost: float) -> Taken:
-        if cost == 1:
-            return self._take_one(key)
-        price_ns = self.rule.price_ns(cost)
-        return self._space.taker(price_ns, self.rule.reach_ns(price_ns))(key)
+        its = self._tiers.get(tier)
+        granted, price = self._acquire(its, key, cost, max_wait, priority)
+        return Decision(its, (True, granted.state, granted.used_ns, price))
 
     @contextmanager
     def permit(
-        self, key: str = "", cost: float = 1, max_wait: float | None = None
+        self,
+        key: str = "",
+        cost: float = 1,
+        max_wait: float | None = None,
+        priority: int = 0,
+        *,
+        tier: str | None = None,
     ) -> Iterator[Decision]:
-        """Run the block when its turn has come. Raises as `acquire` does, before the block."""
-        yield self.acquire(key, cost, max_wait)
+        """Run the block when its turn has come. Raises as `acquire` does, before the block.
+
+        The end of the block is the answer: in a sliding window the permit's place is free one
+        period after it.
+        """
+        its = self._tiers.get(tier)
+        granted, price = self._acquire(its, key, cost, max_wait, priority)
+        try:
+            yield Decision(its, (True, granted.state, granted.used_ns, price))
+        finally:
+            if not its.rule.is_punctual:
+                self._waiting.answered(key, its.rule, granted.used_ns, price)
 
     def hold(self, key: str, seconds: float) -> None:
         """Grant nothing for `key` before `seconds` from now.
@@ -180,7 +164,34 @@ class RateLimiter(Policy):
         that is negative or no number.
         """
         check_number("hold", seconds, unit="seconds")
-        self._waiting.hold(key, self.rule, to_ns(seconds))
+        self._waiting.hold(key, self._default.rule, to_ns(seconds))
+
+    def _acquire(
+        self, its: Tier, key: str, cost: float, max_wait: float | None, priority: int
+    ) -> tuple[Granted, Price]:
+        max_wait_ns = self._max_wait(max_wait)
+        allowed, state, now_ns, price = self._take(its, key, cost)
+        if allowed:
+            return Granted(state, now_ns, 0), price
+        granted = self._waiting.wait(
+            key,
+            its.rule,
+            price,
+            priority=priority,
+            max_wait_ns=max_wait_ns,
+            most=self.max_waiting,
+        )
+        return granted, price
+
+    def _take(self, its: Tier, key: str, cost: float) -> Taken:
+        if cost == 1:
+            return its.take_one(key)
+        return self._space.taker(its.rule, its.rule.price(cost))(key)
+
+    def _behind(self, its: Tier, key: str, taken: Taken) -> Taken:
+        """Return what was refused because others wait, with the state once they are served."""
+        state = self._waiting.look(key)
+        return False, its.rule.fresh if state is None else state, taken[2], taken[3]
 
     # As a policy.
 
@@ -192,53 +203,86 @@ class RateLimiter(Policy):
         """
         options = call.options
         key = call.key if options.key is None and self.key_of is None else self._key(call)
-        call.limited_key = key
+        if key is None:
+            return proceed(call)
+        outermost = call.limiter is None
+        if outermost:
+            call.limiter = self
+            call.limited_key = key
+        try:
+            return self._run(call, key, proceed, outermost=outermost)
+        finally:
+            if outermost:
+                call.limiter = None
+
+    def _run(self, call: Call, key: str, proceed: Proceed, *, outermost: bool) -> Outcome:
+        options = call.options
+        its = self._default if self.tiers is None else self._tier(call)
+        rule = its.rule
         cost = options.cost
-        allowed, end_ns, now_ns, price_ns = (
-            self._take_one(key) if cost is None else self._take(key, cost)
+        allowed, state, used_ns, price = (
+            its.take_one(key) if cost is None else self._take(its, key, cost)
         )
-        was_full = allowed and end_ns == now_ns + price_ns
+        was_full = rule.burst > 1 and allowed and rule.was_full(state, used_ns, price)
         if not allowed:
-            end_ns = self._wait_turn(call, key, price_ns)
-        opening = self._openings.sent(key, price_ns, was_full=was_full)
+            state, used_ns, waited_ns = self._wait_turn(call, its, key, price)
+            call.waited_ns += waited_ns
+        opening = None
+        if rule.burst > 1:
+            opening = self._openings.sent(key, rule, price, was_full=was_full)
         arrived = True
         try:
             outcome = proceed(call)
         except (Rejected, DeadlineExceeded):
             # Something further in refused: nothing was sent, so the permit is the next one's.
             arrived = False
-            self._waiting.give_back(key, end_ns, price_ns)
+            self._waiting.give_back(key, rule, state, used_ns, price)
             raise
         finally:
             if opening is not None:
-                self._openings.ended(key, opening, price_ns, arrived=arrived)
-        if outcome.is_error and outcome.verdict(options) is Verdict.THROTTLED:
-            self._refused(key, outcome)
+                self._openings.ended(key, rule, opening, price, arrived=arrived)
+            if arrived and not rule.is_punctual:
+                self._waiting.answered(key, rule, used_ns, price)
+        # Of limiters inside each other the outermost learns: it is the narrowest.
+        if outermost and outcome.is_error and outcome.verdict(options) is Verdict.THROTTLED:
+            self._refused(key, its, outcome)
         return outcome
 
-    def _key(self, call: Call) -> str:
+    def _key(self, call: Call) -> str | None:
         if call.options.key is not None:
             return call.options.key
         key = call.key if self.key_of is None else self.key_of(call)
-        if not isinstance(key, str):
+        if key is not None and not isinstance(key, str):
             raise ConfigurationError(
-                f"key_of returned {key!r}: it must return text that names whose budget is meant"
+                f"key_of returned {key!r}: it must return text that names whose budget is meant, "
+                "or None for a call that is not limited here"
             )
         return key
 
-    def _wait_turn(self, call: Call, key: str, price_ns: int) -> int:
-        """Wait for a permit; return the TAT that it made."""
+    def _tier(self, call: Call) -> Tier:
+        name = call.options.tier
+        if name is None and self.tier_of is not None:
+            name = self.tier_of(call)
+            if name is not None and not isinstance(name, str):
+                raise ConfigurationError(
+                    f"tier_of returned {name!r}: it must return a tier's name, or None"
+                )
+        return self._tiers.get(name)
+
+    def _wait_turn(self, call: Call, its: Tier, key: str, price: Any) -> Granted:
         options = call.options
         max_wait_ns = self._max_wait(options.max_wait)
         remaining_ns = call.remaining_ns()
         hurried = remaining_ns is not None and (max_wait_ns is None or remaining_ns < max_wait_ns)
         try:
-            granted = self._waiting.wait(
+            return self._waiting.wait(
                 key,
-                self.rule,
-                price_ns,
+                its.rule,
+                price,
+                priority=options.priority or 0,
                 max_wait_ns=remaining_ns if hurried else max_wait_ns,
                 patience_ns=options.patience_ns(),
+                most=self.max_waiting,
             )
         except RateLimited as refusal:
             if not hurried:
@@ -248,8 +292,6 @@ class RateLimiter(Policy):
                 key=key,
                 retry_after=refusal.retry_after,
             ) from refusal
-        call.waited_ns += granted.waited_ns
-        return granted.end_ns
 
     def _max_wait(self, max_wait: float | None) -> int | None:
         if max_wait is None:
@@ -257,34 +299,35 @@ class RateLimiter(Policy):
         check_number("max_wait", max_wait, unit="seconds")
         return to_ns(max_wait)
 
-    def _refused(self, key: str, outcome: Outcome) -> None:
+    def _refused(self, key: str, its: Tier, outcome: Outcome) -> None:
         asked_ns = to_ns(min(outcome.retry_after() or 0.0, _LONGEST_HOLD))
         # Without a hint, or with "0", which servers say too early: one permit's time, or a moment.
-        outcome.held_ns = asked_ns or min(self.rule.interval_ns, SECOND)
-        if self._waiting.hold(key, self.rule, outcome.held_ns):
+        outcome.held_ns = asked_ns or its.pause_ns
+        if self._waiting.hold(key, its.rule, outcome.held_ns):
             level = logging.WARNING if outcome.held_ns >= _LONG_HOLD_NS else logging.INFO
             seconds = outcome.held_ns / SECOND
             _log.log(level, "%s: refused (%s); held for %.2f s", key, outcome.status, seconds)
 
     def __repr__(self) -> str:
-        return f"RateLimiter({self.limit.text!r}, name={self.name!r})"
+        limit = "; ".join(limit.text for limit in self.limits)
+        return f"RateLimiter({limit!r}, name={self.name!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
         # The configuration travels, the state does not: it is this process's own.
         return _rebuilt, (
-            self.limit, self.name, self.key_of, self.max_wait, self.headroom,
-            None if self.store is SHARED else self.store,
-        )  # fmt: skip
+            self.limit,
+            {
+                "name": self.name,
+                "key_of": self.key_of,
+                "tiers": self.tiers,
+                "tier_of": self.tier_of,
+                "max_wait": self.max_wait,
+                "max_waiting": self.max_waiting,
+                "headroom": self.headroom,
+                "store": None if self.store is SHARED else self.store,
+            },
+        )
 
 
-def _rebuilt(
-    limit: Limit,
-    name: str | None,
-    key_of: Callable[[Call], str] | None,
-    max_wait: float | None,
-    headroom: float,
-    store: Store | None,
-) -> RateLimiter:
-    return RateLimiter(
-        limit, name=name, key_of=key_of, max_wait=max_wait, headroom=headroom, store=store
-    )
+def _rebuilt(limit: str | Limit, configuration: dict[str, Any]) -> RateLimiter:
+    return RateLimiter(limit, **configuration)

@@ -13,33 +13,33 @@ than that or none at all.
 """
 
 import threading
+from collections import Counter
 
 from ratekit import forks
 from ratekit.clock import Clock
-from ratekit.limits.gcra import Rule
+from ratekit.limits.rules import Price, Rule, State
 from ratekit.limits.waiting import Waiting
 
 __all__ = ["Opening", "Openings"]
 
 
 class Opening:
-    """One key's opening: its second count, and how much is on its way."""
+    """One key's opening: its second count, and what is on its way."""
 
-    __slots__ = ("answers", "flying_ns", "tat_ns")
+    __slots__ = ("answers", "flying", "state")
 
-    def __init__(self) -> None:
-        self.tat_ns = 0
-        self.flying_ns = 0
+    def __init__(self, rule: Rule) -> None:
+        self.state: State = rule.fresh
+        self.flying: Counter[Price] = Counter()
         self.answers = 0
 
 
 class Openings:
     """The openings of one limiter. A key has one only while it has attempts under way."""
 
-    def __init__(self, waiting: Waiting, rule: Rule, clock: Clock) -> None:
+    def __init__(self, waiting: Waiting, clock: Clock) -> None:
         self._waiting = waiting
         self._clock = clock
-        self._burst = rule.burst
         # Guards the dict and what an opening counts; that a key has none is seen without it.
         self._lock = threading.Lock()
         self._openings: dict[str, Opening] = {}
@@ -50,34 +50,38 @@ class Openings:
         self._lock = threading.Lock()
         self._openings.clear()
 
-    def sent(self, key: str, price_ns: int, *, was_full: bool) -> Opening | None:
+    def sent(self, key: str, rule: Rule, price: Price, *, was_full: bool) -> Opening | None:
         """Note an attempt; return the opening that it belongs to, if there is one.
 
         `was_full`: whether the attempt's permit came out of a full bucket.
         """
-        if self._burst == 1 or not (was_full or key in self._openings):
+        if not (was_full or key in self._openings):
             return None
         with self._lock:
             opening = self._openings.get(key)
             if opening is None:
                 if not was_full:
                     return None
-                opening = self._openings[key] = Opening()
-            opening.flying_ns += price_ns
+                opening = self._openings[key] = Opening(rule)
+            opening.flying[price] += 1
             return opening
 
-    def ended(self, key: str, opening: Opening, price_ns: int, *, arrived: bool) -> None:
+    def ended(self, key: str, rule: Rule, opening: Opening, price: Price, *, arrived: bool) -> None:
         """Note that an attempt was answered or failed, or (not `arrived`) was never made."""
         with self._lock:
-            opening.flying_ns -= price_ns
-            if opening.flying_ns == 0:
+            opening.flying[price] -= 1
+            if not opening.flying[price]:
+                del opening.flying[price]
+            if not opening.flying:
                 # Nothing is under way: what comes next is an opening of its own. (Who calls one at
                 # a time ends here every time, and pays nothing.)
                 self._openings.pop(key, None)
                 return
-            if not arrived or opening.answers >= self._burst:
+            if not arrived or opening.answers >= rule.burst:
                 return
-            opening.tat_ns = max(opening.tat_ns, self._clock.now_ns()) + price_ns
+            now = self._clock.now_ns()
+            behind = opening.state = rule.spend(opening.state, now, now, price)
             opening.answers += 1
-            behind_ns = opening.tat_ns + opening.flying_ns
-        self._waiting.not_before(key, behind_ns)
+            for flying, number in opening.flying.items():
+                behind = rule.spend(behind, now, now, rule.times(flying, number))
+        self._waiting.raise_to(key, rule, behind)

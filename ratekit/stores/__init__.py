@@ -1,72 +1,78 @@
 """Where state lives: a store hands out a `Space` for each name, a space keeps state by key.
 
-A space applies functions to small records atomically. Two operations carry everything: `advance`
-moves an integer forward, `update` replaces a record by what a pure function makes of it. The
-store owns the clock: a timestamp in a record means something only beside the store that holds it.
+A space applies pure functions to small immutable states, atomically. A `take` grants by a rule if
+that is due, `update` replaces a state by what a function makes of it. The store owns the clock: a
+timestamp in a state means something only beside the store that holds it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ratekit.clock import Clock
 
-__all__ = ["MemoryStore", "Space", "Store", "Take", "Taken", "Update"]
+__all__ = ["FENCE", "Grants", "MemoryStore", "Space", "State", "Store", "Take", "Taken"]
 
 T = TypeVar("T")
 
-Record = tuple[int, ...]
+State: TypeAlias = Any
+"""An integer, or a tuple of integers and states: immutable."""
 
+FENCE = 1 << 62
+"""In place of a state: threads wait for this key, and the state is with those who wait (see
+`limits.waiting`). Read as an integer it lies further ahead than any."""
 
-Taken = tuple[bool, int, int, int]
-"""What came of a `take`: whether it was granted, where the integer stands now, the instant, and
-the price. (A plain tuple: every permit makes one.)"""
+Taken = tuple[bool, State, int, Any]
+"""What came of a `take`: whether it was granted, the state now, the instant, and the price. (A
+plain tuple: every permit makes one.)"""
 
 Take = Callable[[str], Taken]
 """Takes from a key, if that is to be had now."""
 
 
-class Update(NamedTuple):
-    """What a function makes of a record.
+class Grants(Protocol):
+    """What a space asks of a rule (`limits.rules.Rule` says what each of these means)."""
 
-    `idle_at_ns` is the instant from which the record says no more than an absent one would: from
-    then on a bounded store may drop it, never before.
-    """
+    @property
+    def fresh(self) -> State: ...  # noqa: D102
 
-    record: Record
-    idle_at_ns: int
+    def reach_ns(self, price: Any) -> int | None: ...  # noqa: D102
+
+    def earliest(self, state: State, now: int, price: Any) -> int: ...  # noqa: D102
+
+    def spend(self, state: State, at: int, now: int, price: Any) -> State: ...  # noqa: D102
+
+    def idle_at(self, state: State) -> int: ...  # noqa: D102
 
 
 class Space(ABC):
-    """The state of one name: a small record, or one integer, for each key."""
+    """The state of one name, by key."""
 
     clock: Clock
-    waiting: object = None
-    """What a process keeps beside the state: its threads that wait (see `limits.waiting`)."""
+    beside: dict[str, Any]
+    """What a process keeps beside the state: its threads that wait, the shape of its limits."""
 
     @abstractmethod
-    def advance(self, key: str, by: int, at_least: int) -> int:
-        """Move the integer of `key` to max(itself, `at_least`) + `by`; return where it stands."""
+    def taker(self, rule: Grants, price: Any) -> Take:
+        """Return a function that grants `price` of a key by `rule` if it is due at once."""
 
     @abstractmethod
-    def taker(self, by: int, reach: int) -> Take:
-        """Return a function that advances a key by `by` if it then lies within reach.
-
-        That is at most `reach` ahead of the clock: `advance(key, by, now)` for who will not wait.
-        """
-
-    @abstractmethod
-    def look(self, key: str) -> tuple[int, int]:
-        """Return where the integer of `key` stands, and the instant; change nothing."""
+    def look(self, key: str) -> tuple[State | None, int]:
+        """Return the state of `key` (None for a new one) and the instant; change nothing."""
 
     @abstractmethod
     def update(
-        self, key: str, change: Callable[[Record | None, int], tuple[Update | None, T]]
+        self,
+        key: str,
+        change: Callable[[State | None, int], tuple[State | None, T]],
+        idle_at: Callable[[State], int],
     ) -> T:
-        """Replace the record of `key` by `change(record, now_ns)[0]`, return `change(...)[1]`.
+        """Replace the state of `key` by `change(state, now_ns)[0]`, return `change(...)[1]`.
 
-        `change` must be pure: it may be called again when somebody else was faster. None in place
-        of an `Update` leaves the record as it is.
+        `change` must be pure: it may be called again when somebody else was faster. It is given
+        None for a key without a state; None in place of the new state leaves the old one.
+        `idle_at(state)` is the instant from which the state says no more than none would: from
+        then on a bounded store may drop it, never before.
         """
 
 

@@ -13,17 +13,16 @@ import logging
 import threading
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from ratekit import forks
 from ratekit.clock import SYSTEM, Clock
 from ratekit.errors import ConfigurationError
-from ratekit.stores import Record, Space, Store, Take, Taken, Update
+from ratekit.stores import FENCE, Grants, Space, State, Store, Take, Taken
 
 __all__ = ["MemoryStore"]
 
 T = TypeVar("T")
-V = TypeVar("V")
 
 _log = logging.getLogger("ratekit.stores")
 
@@ -33,62 +32,27 @@ _SHARE = 16
 _SAMPLES = 512
 # Not text, so no key of a user's is ever this one.
 _OVERFLOW: Any = object()
-_NEVER: Record = (0,)
 
-
-class _Table(Generic[V]):
-    """State by key, bounded. Its methods are called with the space's lock held."""
-
-    def __init__(self, room: int, idle_at: Callable[[V], int]) -> None:
-        self.states: dict[str, V] = {}
-        self._room = room
-        self._idle_at = idle_at
-        # Before this instant a look through the table would find too little to be worth it.
-        self._sweep_at = 0
-        self.is_crowded = False
-        self._told = False
-
-    def admit(self, key: str, now: int) -> Any:
-        """Return the key under which a new `key` is kept: its own, or the one that is shared.
-
-        Either way it starts from the shared state: whoever used that must not start afresh while
-        it still binds.
-        """
-        states = self.states
-        if len(states) < self._room:
-            return key
-        if now >= self._sweep_at:
-            idle_at = self._idle_at
-            for name in [name for name, state in states.items() if idle_at(state) <= now]:
-                del states[name]
-            some = islice(states.values(), 0, None, max(1, len(states) // _SAMPLES))
-            when = sorted(map(idle_at, some))
-            self._sweep_at = when[len(when) // _SHARE] if when else 0
-            if len(states) < self._room:
-                return key
-        self.is_crowded = True
-        return _OVERFLOW
-
-    def tell(self) -> None:
-        """Say once that keys had to share. Called with no lock held: a log handler may use us."""
-        if self.is_crowded and not self._told:
-            self._told = True
-            _log.warning(
-                "all of %d keys are in use: new keys share one budget until some are back at "
-                "full; give the MemoryStore a larger max_keys",
-                self._room,
-            )
+IdleAt = Callable[[State], int]
+# What is kept for a key: an integer, which is idle at itself, or any other state with the function
+# that says when it is. `FENCE` in place of either.
+_Kept = int | tuple[State, IdleAt]
 
 
 class MemorySpace(Space):
-    """The state of one name in this process."""
+    """The state of one name in this process, bounded."""
 
     def __init__(self, clock: Clock, max_keys: int) -> None:
         self.clock = clock
-        self._integers = _Table[int](max_keys, _integer_idle_at)
-        self._records = _Table[tuple[Record, int]](max_keys, _record_idle_at)
-        # Guards both tables. It is one object for ever: `taker` hands it out.
+        self.beside = {}
+        self._room = max_keys
+        # Guards all below. It is one object for ever: `taker` hands it out.
         self._lock = threading.Lock()
+        self._states: dict[str, _Kept] = {}
+        # Before this instant a look through the table would find too little to be worth it.
+        self._sweep_at = 0
+        self._is_crowded = False
+        self._told = False
         forks.renew_in_child(self)
 
     def after_fork(self) -> None:
@@ -97,88 +61,159 @@ class MemorySpace(Space):
             self._lock.release()
 
     def __len__(self) -> int:
-        return len(self._integers.states) + len(self._records.states)
+        return len(self._states)
 
-    def advance(self, key: str, by: int, at_least: int) -> int:
-        """Move the integer of `key` to max(itself, `at_least`) + `by`; return where it stands."""
-        table = self._integers
-        with self._lock:
-            held = table.states.get(key)
-            if held is None:
-                key = table.admit(key, self.clock.now_ns())
-                held = table.states.get(_OVERFLOW, 0)
-            table.states[key] = stands = max(held, at_least) + by
-        table.tell()
-        return stands
-
-    def taker(self, by: int, reach: int) -> Take:
+    def taker(self, rule: Grants, price: Any) -> Take:
         """Return `take(key)`, made once for a price: every permit of a limiter goes through it."""
-        lock, clock, states, take_new = self._lock, self.clock, self._integers.states, self._take
+        reach = rule.reach_ns(price)
+        if reach is not None:
+            return self._integer_taker(rule, price, reach)
+        lock, clock, states = self._lock, self.clock, self._states
+        earliest, spend, idle_at = rule.earliest, rule.spend, rule.idle_at
 
         def take(key: str) -> Taken:
             with lock:
-                held = states.get(key)
+                held: Any = states.get(key)
                 if held is not None:
                     now = clock.now_ns()
-                    # Not max(): it costs as much as all the rest.
-                    end = (held if held > now else now) + by  # noqa: FURB136
-                    if end - reach > now:
-                        return False, held, now, by
-                    states[key] = end
-                    return True, end, now, by
-            return take_new(key, by, reach)
+                    if held == FENCE:
+                        return False, FENCE, now, price
+                    state = held[0]
+                    if earliest(state, now, price) > now:
+                        return False, state, now, price
+                    state = spend(state, now, now, price)
+                    states[key] = state, idle_at
+                    return True, state, now, price
+            return self._take(key, rule, price)
 
         return take
 
-    def _take(self, key: str, by: int, reach: int) -> Taken:
+    def _integer_taker(self, rule: Grants, price: int, reach: int) -> Take:
+        """Return the same for a rule whose state is an integer: the short way."""
+        lock, clock, states = self._lock, self.clock, self._states
+
+        def take(key: str) -> Taken:
+            with lock:
+                held: Any = states.get(key)
+                if held is not None:
+                    now = clock.now_ns()
+                    # Not max(): it costs as much as all the rest.
+                    end = (held if held > now else now) + price  # noqa: FURB136
+                    if end - reach > now:
+                        return False, held, now, price
+                    states[key] = end
+                    return True, end, now, price
+            return self._take(key, rule, price)
+
+        return take
+
+    def _take(self, key: str, rule: Grants, price: Any) -> Taken:
         """Take from a key that had no state a moment ago."""
-        table = self._integers
         with self._lock:
             now = self.clock.now_ns()
-            held = table.states.get(key)
-            if held is None:
-                key = table.admit(key, now)
-                held = table.states.get(_OVERFLOW, 0)
-            end = max(held, now) + by
-            allowed = end - reach <= now
-            if allowed:
-                table.states[key] = end
-        table.tell()
-        return allowed, end if allowed else held, now, by
+            cell = self._cell(key, now)
+            state = self._state(cell)
+            allowed = False
+            if state is None:
+                state = rule.fresh
+            if state != FENCE and rule.earliest(state, now, price) <= now:
+                allowed = True
+                state = rule.spend(state, now, now, price)
+                self._keep(cell, state, rule.idle_at)
+        self._tell()
+        return allowed, state, now, price
 
-    def look(self, key: str) -> tuple[int, int]:
-        """Return where the integer of `key` stands, and the instant; change nothing."""
-        states = self._integers.states
+    def look(self, key: str) -> tuple[State | None, int]:
+        """Return the state of `key` (None for a new one) and the instant; change nothing."""
         with self._lock:
-            stands = states.get(key)
-            if stands is None:
-                stands = states.get(_OVERFLOW, 0)
-            return stands, self.clock.now_ns()
+            return self._state(key), self.clock.now_ns()
 
     def update(
-        self, key: str, change: Callable[[Record | None, int], tuple[Update | None, T]]
+        self,
+        key: str,
+        change: Callable[[State | None, int], tuple[State | None, T]],
+        idle_at: IdleAt,
     ) -> T:
-        """Replace the record of `key` by what `change` makes of it; return its second value."""
-        table = self._records
+        """Replace the state of `key` by what `change` makes of it; return its second value."""
         with self._lock:
             now = self.clock.now_ns()
-            held = table.states.get(key)
-            if held is None:
-                key = table.admit(key, now)
-                held = table.states.get(_OVERFLOW, (_NEVER, 0))
-            made, result = change(None if held[0] is _NEVER else held[0], now)
-            if made is not None:
-                table.states[key] = (made.record, made.idle_at_ns)
-        table.tell()
+            cell = self._cell(key, now)
+            state, result = change(self._state(cell), now)
+            if state is not None:
+                self._keep(cell, state, idle_at)
+        self._tell()
         return result
 
+    # For those who wait: while there are any, the state is with them.
 
-def _integer_idle_at(stands: int) -> int:
-    return stands
+    def cell(self, key: str) -> str:
+        """Return the key under which the state of `key` is kept: its own, or one that is shared."""
+        with self._lock:
+            return self._cell(key, self.clock.now_ns())
+
+    def lift(self, cell: str, line: Any) -> None:
+        """Move the state to `line.base` (None where there is none) and put `FENCE` in its place.
+
+        It does so in one step: a signal that comes now must not find the state in neither place.
+        """
+        with self._lock:
+            state = self._state(cell)
+            if state != FENCE:
+                line.base = state
+            self._states[cell] = FENCE
+
+    def lower(self, cell: str, state: State, idle_at: IdleAt) -> None:
+        """Put the state back."""
+        with self._lock:
+            self._keep(cell, state, idle_at)
+
+    # With the lock held.
+
+    def _cell(self, key: str, now: int) -> str:
+        """Return the key under which `key` is kept.
+
+        A new one starts from the shared state: whoever used that must not start afresh while it
+        still binds, nor overtake those who wait for it.
+        """
+        states = self._states
+        if key in states:
+            return key
+        if len(states) < self._room and states.get(_OVERFLOW) != FENCE:
+            return key
+        if now >= self._sweep_at:
+            for name in [name for name, kept in states.items() if _idle_at(kept) <= now]:
+                del states[name]
+            some = islice(states.values(), 0, None, max(1, len(states) // _SAMPLES))
+            when = sorted(map(_idle_at, some))
+            self._sweep_at = when[len(when) // _SHARE] if when else 0
+            if len(states) < self._room and states.get(_OVERFLOW) != FENCE:
+                return key
+        self._is_crowded = True
+        shared: str = _OVERFLOW
+        return shared
+
+    def _state(self, cell: str) -> State | None:
+        kept = self._states.get(cell)
+        if kept is None:
+            kept = self._states.get(_OVERFLOW)
+        return kept[0] if isinstance(kept, tuple) else kept
+
+    def _keep(self, cell: str, state: State, idle_at: IdleAt) -> None:
+        self._states[cell] = state if isinstance(state, int) else (state, idle_at)
+
+    def _tell(self) -> None:
+        """Say once that keys had to share. Called with no lock held: a log handler may use us."""
+        if self._is_crowded and not self._told:
+            self._told = True
+            _log.warning(
+                "all of %d keys are in use: new keys share one budget until some are back at "
+                "full; give the MemoryStore a larger max_keys",
+                self._room,
+            )
 
 
-def _record_idle_at(held: tuple[Record, int]) -> int:
-    return held[1]
+def _idle_at(kept: _Kept) -> int:
+    return kept if isinstance(kept, int) else kept[1](kept[0])
 
 
 class MemoryStore(Store):

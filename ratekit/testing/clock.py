@@ -32,6 +32,10 @@ class FakeClock(Clock):
         """Return the same instant, taken as seconds since the epoch."""
         return self._now_ns / SECOND
 
+    def epoch_ns(self) -> int:
+        """Return 0: this clock counts from the epoch."""
+        return 0
+
     @property
     def sleepers(self) -> int:
         """How many threads pause on this clock now."""

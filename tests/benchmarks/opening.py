@@ -19,6 +19,7 @@ import requests
 
 from ratekit import Pipeline, RateLimiter, Retry
 from ratekit.limits.opening import Opening, Openings
+from ratekit.limits.rules import Price, Rule
 from ratekit.requests import RateKitAdapter
 from ratekit.testing import ApiServer
 from tests.benchmarks.measure import Finding, Settings, load, middle, print_table
@@ -32,7 +33,7 @@ _LIMIT = f"{_RATE}/second burst {_BURST}"
 class _NoOpenings(Openings):
     """Counts nothing."""
 
-    def sent(self, key: str, price_ns: int, *, was_full: bool) -> Opening | None:
+    def sent(self, key: str, rule: Rule, price: Price, *, was_full: bool) -> Opening | None:
         """Know of no opening."""
         return None
 
@@ -52,7 +53,7 @@ def _job(*, counts: bool) -> tuple[float, int]:
     """Return the wall time of one job, and how often it was refused."""
     limiter = RateLimiter(_LIMIT)
     if not counts:
-        limiter._openings = _NoOpenings(limiter._waiting, limiter.rule, limiter.store.clock)
+        limiter._openings = _NoOpenings(limiter._waiting, limiter.store.clock)
     with ApiServer(_RATE, _BURST, process=True) as server, requests.Session() as session:
         session.mount("http://", RateKitAdapter(Pipeline(Retry(), limiter)))
         ready = threading.Barrier(_THREADS + 1)

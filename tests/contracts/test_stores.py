@@ -1,14 +1,17 @@
 """What every store promises: atomic operations, and no binding state is ever dropped."""
 
 import logging
+import random
 import threading
 
 import pytest
 
 from ratekit import ConfigurationError, MemoryStore
-from ratekit.stores import Record, Update
+from ratekit.limits.tiers import Tiers
+from ratekit.stores import FENCE, State, Taken
 from ratekit.stores.memory import MemorySpace
 from ratekit.testing import FakeClock
+from tests.limits.lines import bucket
 
 NAMES = [f"key {number}" for number in range(2000)]
 
@@ -25,58 +28,113 @@ def space(clock: FakeClock) -> MemorySpace:
     return MemoryStore(max_keys=160, clock=clock).space(None)
 
 
-def test_advance_moves_forward_from_where_it_stands_or_from_the_floor(space: MemorySpace) -> None:
-    """max(itself, at least) + by, and the new place comes back."""
-    assert space.advance("k", 10, 100) == 110
-    assert space.advance("k", 10, 0) == 120
-    assert space.advance("k", 10, 500) == 510
-    assert space.advance("k", -10, 0) == 500
-    assert space.advance("other", 1, 0) == 1
+def take(space: MemorySpace, key: str, ns: int = 1000) -> Taken:
+    """Take the one permit of a bucket that is full again after so many nanoseconds."""
+    return space.taker(bucket(ns, 1), ns)(key)
 
 
-def test_take_is_advance_from_now_where_that_stays_in_reach(
-    space: MemorySpace, clock: FakeClock
-) -> None:
-    """The specialised path agrees with the plain one, at the instant and beside it."""
-    now = clock.now_ns()
-    assert space.taker(100, 100)("k") == (True, now + 100, now, 100)
-    assert space.taker(100, 199)("k") == (False, now + 100, now, 100)
-    assert space.taker(100, 200)("k") == (True, now + 200, now, 100)
-    assert space.look("k") == (now + 200, now)
-    assert space.advance("k", 0, 0) == now + 200
+@pytest.mark.parametrize(
+    "text",
+    [
+        "100/second",
+        "100/second burst 20",
+        "5/second window",
+        "60/minute fixed",
+        "10/second; 20/minute window; 100/hour fixed",
+    ],
+)
+@pytest.mark.parametrize("seed", range(30))
+def test_a_take_is_what_the_rule_says_of_the_state(text: str, seed: int) -> None:
+    """The short way of a store agrees with the pure functions, at the instant and beside it."""
+    chance = random.Random(seed)
+    clock = FakeClock()
+    space = MemoryStore(clock=clock).space(None)
+    rule = Tiers(text, None, 0.99, space).default.rule
+    expected = rule.fresh
+    for _ in range(200):
+        price = rule.price(chance.choice((1, 1, 0.5)))
+        now = clock.now_ns()
+        due = rule.earliest(expected, now, price)
+        allowed = due <= now
+        if allowed:
+            expected = rule.spend(expected, now, now, price)
+        assert space.taker(rule, price)("k") == (allowed, expected, now, price)
+        assert space.look("k") == (expected, now)
+        gap = max(0, rule.earliest(expected, now, price) - now)
+        clock.advance_ns(chance.choice((0, gap, max(0, gap - 1), gap // 2, 3 * gap)))
+
+
+def test_a_fence_refuses_everybody_until_the_state_is_back(space: MemorySpace) -> None:
+    """Whoever waits has the state, and nobody overtakes."""
+
+    class Holder:
+        base: State = None
+
+    line = Holder()
+    _, state, *_ = take(space, "k")
+    cell = space.cell("k")
+    space.lift(cell, line)
+    space.lift(cell, line)
+    assert line.base == state
+    assert take(space, "k")[:2] == (False, FENCE)
+    space.lower(cell, 0, bucket(10, 1).idle_at)
+    assert take(space, "k")[0]
+
+
+def test_who_waits_for_the_shared_state_is_not_overtaken_by_a_new_key(clock: FakeClock) -> None:
+    """Room that comes free meanwhile is no way around the line."""
+
+    class Holder:
+        base: State = None
+
+    space = MemoryStore(max_keys=16, clock=clock).space(None)
+    for name in NAMES[:17]:
+        assert take(space, name)[0]
+    cell = space.cell("late")
+    assert cell not in NAMES
+    space.lift(cell, Holder())
+    clock.advance_ns(5000)
+    assert take(space, "new")[:2] == (False, FENCE)
+    space.lower(cell, clock.now_ns() - 1, bucket(10, 1).idle_at)
+    assert take(space, "new")[0]
 
 
 def test_update_replaces_a_record_by_what_the_function_makes_of_it(space: MemorySpace) -> None:
     """The first call sees None, the next what the last one made; None leaves it as it is."""
 
-    def count(record: Record | None, now: int) -> tuple[Update | None, int]:
-        number = 1 if record is None else record[0] + 1
-        return (Update((number,), now + 1) if number < 3 else None), number
+    def count(state: State | None, now: int) -> tuple[State | None, int]:
+        number = 1 if state is None else state[0] + 1
+        return ((number,) if number < 3 else None), number
 
-    assert [space.update("k", count) for _ in range(4)] == [1, 2, 3, 3]
+    assert [space.update("k", count, idle_at) for _ in range(4)] == [1, 2, 3, 3]
+
+
+def idle_at(state: State) -> int:
+    """Return an instant that never comes."""
+    return 10**18
 
 
 def test_updates_of_many_threads_lose_none(space: MemorySpace) -> None:
     """They are atomic."""
 
-    def count(record: Record | None, now: int) -> tuple[Update | None, None]:
-        return Update((1 if record is None else record[0] + 1,), now + 1), None
+    def count(state: State | None, now: int) -> tuple[State | None, None]:
+        return (1 if state is None else state[0] + 1,), None
 
     threads = [
-        threading.Thread(target=lambda: [space.update("k", count) for _ in range(500)])
+        threading.Thread(target=lambda: [space.update("k", count, idle_at) for _ in range(500)])
         for _ in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert space.update("k", lambda record, now: (None, record)) == (4000,)
+    assert space.look("k")[0] == (4000,)
 
 
 def test_a_full_store_drops_what_is_back_at_full(space: MemorySpace, clock: FakeClock) -> None:
     """An idle key says no more than an absent one, so dropping it loosens nothing."""
     for name in NAMES:
-        assert space.taker(100, 100)(name)[0]
+        assert take(space, name, 100)[0]
         clock.advance_ns(100)
     assert len(space) <= 160
 
@@ -86,16 +144,16 @@ def test_a_binding_key_is_never_dropped(
 ) -> None:
     """Whatever else comes, its own state stays; new keys share one strict state meanwhile."""
     with caplog.at_level(logging.WARNING, "ratekit"):
-        first = [name for name in NAMES if space.taker(1000, 1000)(name)[0]]
+        first = [name for name in NAMES if take(space, name, 1000)[0]]
     assert len(first) == 161
     assert len(space) == 161
     for _ in range(3):
-        assert not any(space.taker(1000, 1000)(name)[0] for name in NAMES)
+        assert not any(take(space, name, 1000)[0] for name in NAMES)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "larger max_keys" in caplog.text
     # When they are back at full there is room for others again.
     clock.advance_ns(1000)
-    assert space.taker(1000, 1000)("a new one")[0]
+    assert take(space, "a new one", 1000)[0]
 
 
 def test_a_key_that_shared_the_overflow_does_not_start_afresh_while_that_binds(
@@ -104,13 +162,13 @@ def test_a_key_that_shared_the_overflow_does_not_start_afresh_while_that_binds(
     """Room that comes free is no way to a second budget."""
     space = MemoryStore(max_keys=16, clock=clock).space(None)
     for name in NAMES[:16]:
-        assert space.taker(10, 10)(name)[0]
-    assert space.taker(1000, 1000)("late")[0]
+        assert take(space, name, 10)[0]
+    assert take(space, "late", 1000)[0]
     clock.advance_ns(10)
-    assert not space.taker(1000, 1000)("late")[0]
-    assert not space.taker(1000, 1000)("later")[0]
+    assert not take(space, "late", 1000)[0]
+    assert not take(space, "later", 1000)[0]
     clock.advance_ns(990)
-    assert space.taker(1000, 1000)("late")[0]
+    assert take(space, "late", 1000)[0]
 
 
 def test_keys_that_come_one_by_one_into_a_full_store_do_not_each_search_all_of_it(
@@ -120,14 +178,13 @@ def test_keys_that_come_one_by_one_into_a_full_store_do_not_each_search_all_of_i
     space = MemoryStore(max_keys=1600, clock=clock).space(None)
     looked = 0
 
-    def idle_at(stands: int) -> int:
+    def idle_at(state: State) -> int:
         nonlocal looked
         looked += 1
-        return stands
+        return int(state[0]) + 1_600_000
 
-    space._integers._idle_at = idle_at
     for number in range(16_000):
-        space.taker(1_600_000, 1_600_000)(f"key {number}")
+        space.update(f"key {number}", lambda state, now: ((now,), None), idle_at)
         clock.advance_ns(1000)
     assert len(space) <= 1601
     assert looked < 40 * 16_000
@@ -136,14 +193,17 @@ def test_keys_that_come_one_by_one_into_a_full_store_do_not_each_search_all_of_i
 def test_records_are_bounded_as_well(space: MemorySpace, clock: FakeClock) -> None:
     """Those that are idle go, those that are not share one."""
 
-    def keep(record: Record | None, now: int) -> tuple[Update | None, bool]:
-        return Update((1,), now + 1000), record is None
+    def keep(state: State | None, now: int) -> tuple[State | None, bool]:
+        return (now,), state is None
 
-    fresh = sum(space.update(name, keep) for name in NAMES)
+    def idle(state: State) -> int:
+        return int(state[0]) + 1000
+
+    fresh = sum(space.update(name, keep, idle) for name in NAMES)
     assert fresh == 161
     assert len(space) == 161
     clock.advance_ns(1000)
-    assert space.update("a new one", keep)
+    assert space.update("a new one", keep, idle)
 
 
 def test_a_name_is_one_space_and_no_name_is_a_space_of_its_own() -> None:
@@ -164,8 +224,8 @@ def test_no_key_of_a_users_is_the_shared_one(clock: FakeClock) -> None:
     """Whatever text a caller chooses, new keys are not its victims."""
     space = MemoryStore(clock=clock).space(None)
     for key in ("\0overflow", "overflow", ""):
-        assert space.taker(10**9, 10**9)(key)[0]
-    assert all(space.taker(10**9, 10**9)(name)[0] for name in NAMES)
+        assert take(space, key, 10**9)[0]
+    assert all(take(space, name, 10**9)[0] for name in NAMES)
 
 
 def test_what_the_log_is_told_is_told_with_no_lock_held(clock: FakeClock) -> None:
@@ -182,7 +242,7 @@ def test_what_the_log_is_told_is_told_with_no_lock_held(clock: FakeClock) -> Non
     logging.getLogger("ratekit.stores").addHandler(handler)
     try:
         for name in NAMES[:40]:
-            space.taker(10**9, 10**9)(name)
+            take(space, name, 10**9)
     finally:
         logging.getLogger("ratekit.stores").removeHandler(handler)
     assert len(heard) == 1

@@ -7,10 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratekit import ConfigurationError, Limit, MemoryStore, RateLimiter
-from ratekit.limits.gcra import Rule, give_back, rule_of
+from ratekit.limits.gcra import Bucket, bucket_of
 from ratekit.testing import FakeClock
+from tests.limits.lines import bucket
 
 SECOND = 1_000_000_000
+
+
+def bucket_in(limiter: RateLimiter) -> Bucket:
+    """Return the one bucket that a limiter keeps."""
+    rule = limiter._default.rule
+    assert isinstance(rule, Bucket)
+    return rule
+
+
 FORMS = [
     "1/second",
     "5/second",
@@ -44,7 +54,7 @@ def test_headroom_is_taken_from_the_pace(
 ) -> None:
     """The pace is headroom times the limit; the default form bursts what that leaves over."""
     limit = Limit.parse(text)
-    rule = rule_of(limit, headroom)
+    rule = bucket_of(limit, headroom)
     assert rule.burst == burst
     assert rule.interval_ns == pytest.approx(limit.period_ns / per_period, abs=1)
     assert rule.interval_ns * per_period >= limit.period_ns
@@ -68,7 +78,7 @@ def test_the_next_permit_comes_at_the_promised_instant_and_not_a_nanosecond_befo
         while (decision := limiter.check("k")).allowed:
             pass
         wait_ns = round(decision.retry_after * SECOND)
-        assert 0 < wait_ns <= limiter.rule.interval_ns
+        assert 0 < wait_ns <= bucket_in(limiter).interval_ns
         clock.advance_ns(wait_ns - 1)
         assert not limiter.check("k")
         clock.advance_ns(1)
@@ -82,7 +92,7 @@ def test_no_window_of_the_promise_is_ever_exceeded_by_random_arrivals(text: str,
     chance = random.Random(f"{text} {seed}")
     clock = FakeClock()
     limiter = RateLimiter(text, store=MemoryStore(clock=clock))
-    limit, rule = limiter.limit, limiter.rule
+    limit, rule = limiter.limits[0], bucket_in(limiter)
     granted: list[int] = []
     for _ in range(400):
         gap = chance.choice(
@@ -113,9 +123,9 @@ def test_a_saturated_limit_reaches_its_pace(text: str) -> None:
             granted += 1
         else:
             clock.advance_ns(round(decision.retry_after * SECOND))
-    periods = (clock.now_ns() - begin) / limiter.limit.period_ns
-    assert granted - limiter.rule.burst == pytest.approx(
-        0.99 * limiter.limit.count * periods, rel=1e-3, abs=1
+    periods = (clock.now_ns() - begin) / limiter.limits[0].period_ns
+    assert granted - bucket_in(limiter).burst == pytest.approx(
+        0.99 * limiter.limits[0].count * periods, rel=1e-3, abs=1
     )
 
 
@@ -123,7 +133,7 @@ def test_a_saturated_limit_reaches_its_pace(text: str) -> None:
 def test_a_cost_that_is_no_positive_number_is_refused(cost: object) -> None:
     """The error says what a cost is."""
     with pytest.raises(ConfigurationError, match="use a number above 0"):
-        Rule(1000, 5).price_ns(cost)  # type: ignore[arg-type]
+        bucket(1000, 5).price(cost)  # type: ignore[arg-type]
 
 
 def test_a_cost_above_the_burst_is_refused_as_impossible() -> None:
@@ -160,7 +170,7 @@ def test_what_is_given_back_is_never_more_than_was_taken(tat: int, price: int, l
     """A returned permit never makes the bucket fuller than it would be without it."""
     end = tat + price
     now = end + late
-    back = give_back(end, price, now)
+    back = end - bucket(1, 1).unspend(end, end, 0, price, now)
     assert 0 <= back <= price
     # Without the permit the bucket would stand at max(tat, now); it is never made to stand lower.
     assert end - back >= min(end, max(tat, now))

@@ -129,4 +129,4 @@ def test_new_keys_from_many_threads_stay_within_the_bound() -> None:
             limiter.check(f"{number} {index}")
 
     in_threads(8, work)
-    assert len(limiter._space) <= 256 + 16  # type: ignore[arg-type]
+    assert len(limiter._space) <= 256 + 16

@@ -24,7 +24,7 @@ pipeline = Pipeline(
 assert_type(pipeline.policies, tuple[Policy, ...])
 assert_type(limiter.check("k"), Decision)
 assert_type(limiter.acquire("k", cost=2, max_wait=1.5), Decision)
-assert_type(limiter.limit, Limit)
+assert_type(limiter.limits, tuple[Limit, ...])
 assert_type(retry_after({"retry-after": "1"}), float | None)
 
 session = requests.Session()

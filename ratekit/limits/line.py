@@ -1,0 +1,209 @@
+"""A line: the threads that wait for one key, in the order in which they go.
+
+While anybody waits, the state of the key is here: `base` says what was granted, and every turn
+follows from it by the rule alone, as if each in the line were granted in its order at the first
+instant possible. So nothing is reserved that must be given back: whoever leaves, comes first or is
+held is a change of the order or of `base`, and the turns behind it are worked out anew.
+
+Higher priorities go first, and within a priority who came first. Who was passed over too often in
+a row goes next all the same. The methods of a line are called with the lock of its `Waiting` held.
+"""
+
+from bisect import insort
+from operator import attrgetter
+
+from ratekit.clock import SECOND, new_gate, open_gate
+from ratekit.limits.rules import Price, Rule, State
+
+__all__ = ["Line", "Ticket"]
+
+# How often in a row the one who waits longest may be passed over by higher priorities.
+_PASSED_OVER = 16
+# How late a thread may wake before its line is spaced anew.
+_LATE_NS = SECOND // 20
+
+
+class Ticket:
+    """One waiting thread. Its fields belong to the `Waiting` whose lock guards them."""
+
+    __slots__ = (
+        "cell", "gate", "latest_ns", "patience_ns", "price", "priority", "rank", "refusal", "rule",
+        "serial", "turn_ns",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        rule: Rule,
+        price: Price,
+        priority: int,
+        latest_ns: int | None,
+        patience_ns: int | None,
+    ) -> None:
+        self.rule = rule
+        self.price = price
+        self.priority = priority
+        # The last instant at which this one would still go.
+        self.latest_ns = latest_ns
+        # How long a hold of the server's this one would sit out; None: however long.
+        self.patience_ns = patience_ns
+        self.gate = new_gate()
+        self.cell = ""
+        self.serial = 0
+        self.rank = (0, 0)
+        self.turn_ns = 0
+        # How far away the permit was when this one was refused, and why it was.
+        self.refusal: tuple[int, str] | None = None
+
+
+class Line:
+    """The waiters of one key, and the hold that they obey."""
+
+    __slots__ = ("_passed", "base", "floor", "held_until_ns", "is_stale", "order", "tail")
+
+    def __init__(self) -> None:
+        # What was granted; None while nobody waits, and the state is in the space.
+        self.base: State = None
+        # What will have been when all who wait were granted.
+        self.tail: State = None
+        # Turns were worked out from another base than this: they are too early, if anything.
+        self.is_stale = False
+        self.order: list[Ticket] = []
+        self.held_until_ns = 0
+        # While held: nothing given back brings the state below it.
+        self.floor: State = None
+        self._passed = 0
+
+    def turn_for(self, ticket: Ticket, now: int) -> int:
+        """Return the turn that `ticket` would have if it joined now."""
+        state = self.tail
+        if not self._goes_last(ticket):
+            state = self.base
+            for other in self.order:
+                if other.priority < ticket.priority:
+                    break
+                state = other.rule.spend(state, other.turn_ns, other.turn_ns, other.price)
+        return ticket.rule.earliest(state, max(now, self.held_until_ns), ticket.price)
+
+    def join(self, ticket: Ticket, turn_ns: int, now: int) -> None:
+        """Let `ticket` in; `turn_ns` is what `turn_for` said."""
+        ticket.rank = (-ticket.priority, ticket.serial)
+        ticket.turn_ns = turn_ns
+        if self._goes_last(ticket):
+            self.order.append(ticket)
+            self.tail = ticket.rule.spend(self.tail, turn_ns, turn_ns, ticket.price)
+        else:
+            insort(self.order, ticket, key=_RANK)
+            self.plan(now)
+
+    def has_room(self, ticket: Ticket, most: int, now: int) -> bool:
+        """Return whether `ticket` may join a line of at most so many.
+
+        Where the line is full, the last one makes room for a higher priority.
+        """
+        if len(self.order) < most:
+            return True
+        last = self.order[-1]
+        if last.priority >= ticket.priority:
+            return False
+        self.refuse(last, last.turn_ns - now, f"{most} wait that go first")
+        return True
+
+    def _goes_last(self, ticket: Ticket) -> bool:
+        return not self.order or self.order[-1].priority >= ticket.priority
+
+    def grant(self, ticket: Ticket, now: int) -> State:
+        """Let a ticket go whose turn has come; return the state after its grant.
+
+        It takes the first turn there is: of two that are due, who wakes first goes first.
+        """
+        first = self.order[0]
+        at = min(first.turn_ns, ticket.turn_ns)
+        self.order.remove(ticket)
+        if ticket.rule.is_punctual:
+            self.is_stale |= ticket is not first and ticket.price != first.price
+        else:
+            self.is_stale |= now != ticket.turn_ns
+        self.base = ticket.rule.spend(self.base, at, now, ticket.price)
+        if self.order and self.order[-1].priority < ticket.priority:
+            passed = any(
+                other.serial < ticket.serial and other.priority < ticket.priority
+                for other in self.order
+            )
+            self._passed = self._passed + 1 if passed else 0
+        else:
+            self._passed = 0
+        return self.base
+
+    def catch_up(self, now: int) -> None:
+        """Space the line anew where the whole process overslept: nobody goes in a herd.
+
+        A thread that wakes a little late is a matter of course, and costs nobody anything. A
+        process that was stopped for seconds has all its turns due at once: of those, as many go
+        as a bucket has saved up meanwhile.
+        """
+        # One late thread proves nothing (it may be in a debugger, or handle a signal); where the
+        # second is late too, it is the process.
+        if len(self.order) > 1:
+            first, second = self.order[:2]
+            saved_ns = first.rule.saved_ns
+            if now - max(first.turn_ns, second.turn_ns) > max(_LATE_NS, saved_ns):
+                self.plan(now, since=now)
+
+    def plan(self, now: int, until: Ticket | None = None, since: int | None = None) -> None:
+        """Work out the turns anew, of all or until that of one ticket.
+
+        Whose turn is now too late for its thread is refused, and those behind it gain. `since`:
+        the instant from which turns may be made up for.
+        """
+        state = self.base
+        held_ns = self.held_until_ns - now
+        if since is None:
+            due = min((ticket.turn_ns for ticket in self.order), default=now)
+            since = min(now, max(due, now - _LATE_NS))
+        since = max(since, self.held_until_ns)
+        for ticket in self._in_turn():
+            turn_ns = ticket.rule.earliest(state, since, ticket.price)
+            if turn_ns > now:
+                if ticket.latest_ns is not None and turn_ns > ticket.latest_ns:
+                    self.refuse(ticket, turn_ns - now, "the turn moved beyond max_wait")
+                    continue
+                if ticket.patience_ns is not None and held_ns > ticket.patience_ns:
+                    self.refuse(ticket, turn_ns - now, "the pause is longer than is waited for")
+                    continue
+            if turn_ns < ticket.turn_ns:
+                open_gate(ticket.gate)
+            ticket.turn_ns = turn_ns
+            if ticket is until:
+                return
+            state = ticket.rule.spend(state, turn_ns, turn_ns, ticket.price)
+        self.tail = state
+        self.is_stale = False
+
+    def refuse(self, ticket: Ticket, away_ns: int, why: str) -> None:
+        """Send a ticket away."""
+        self.order.remove(ticket)
+        ticket.refusal = (away_ns, why)
+        open_gate(ticket.gate)
+
+    def _in_turn(self) -> list[Ticket]:
+        """Return the tickets in the order in which they will be granted."""
+        order = self.order
+        if not order or order[0].priority == order[-1].priority:
+            return order[:]
+        passed = self._passed
+        waiting = dict.fromkeys(order)
+        by_age = iter(sorted(order, key=attrgetter("serial")))
+        oldest = next(by_age)
+        turns = []
+        while waiting:
+            while oldest not in waiting:
+                oldest = next(by_age)
+            best = next(iter(waiting))
+            chosen = oldest if passed >= _PASSED_OVER else best
+            passed = passed + 1 if oldest.priority < chosen.priority else 0
+            del waiting[chosen]
+            turns.append(chosen)
+        return turns
+
+
+_RANK = attrgetter("rank")
