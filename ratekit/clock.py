@@ -52,13 +52,18 @@ class Clock(ABC):
 
     _epoch_ns = -(1 << 62)
 
-    def epoch_ns(self) -> int:
+    _epoch_until = -1
+
+    def epoch_ns(self, now: int) -> int:
         """Return how far the epoch lies before the zero of `now_ns`: their sum is wall time.
 
-        It follows a wall clock that jumps forward, as after a suspend; one that is set back would
-        make periods that have begun begin again, and is not followed.
+        It is read anew when `now` is a second later than when it was last read. It follows a wall
+        clock that jumps forward, as after a suspend; one that is set back would make periods that
+        have begun begin again, and is not followed.
         """
-        self._epoch_ns = max(self._epoch_ns, int(self.wall() * SECOND) - self.now_ns())
+        if now > self._epoch_until:
+            self._epoch_ns = max(self._epoch_ns, int(self.wall() * SECOND) - self.now_ns())
+            self._epoch_until = now + SECOND
         return self._epoch_ns
 
     @abstractmethod

@@ -21,7 +21,7 @@ LAYERS = (
     {"checks", "clock", "errors", "events", "forks"},
     {"http", "metrics", "quota", "stores"},
     {"_options", "backoff", "breaker", "budget", "cache", "call", "concurrency", "dedup"}
-    | {"fallback", "limits", "policy", "retry"},
+    | {"fallback", "keys", "limits", "policy", "retry"},
     {
         "__init__",
         "_edge",

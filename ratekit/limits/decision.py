@@ -64,7 +64,7 @@ class Decision:
         seconds, rounded up: never too early (RFC 9110, section 10.2.3).
         """
         allowed, state, now_ns, _ = self._taken
-        reset_at_ns = self._tier.clock.epoch_ns() + now_ns + round(self.reset_after * SECOND)
+        reset_at_ns = self._tier.clock.epoch_ns(now_ns) + now_ns + round(self.reset_after * SECOND)
         fields = {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),

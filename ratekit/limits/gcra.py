@@ -65,6 +65,15 @@ class Bucket(Rule):
         """Return the TAT after a grant that was due at `at`."""
         return max(state, at) + price
 
+    def grant(self, state: int, now: int, price: int) -> int | None:
+        """Return the TAT after a grant now, None where that is not due."""
+        end = (state if state > now else now) + price  # noqa: FURB136 (max() costs more)
+        if end - self.depth_ns > now or (
+            price < self.interval_ns and end - self.reach_ns(price) > now
+        ):
+            return None
+        return end
+
     def charge(self, state: int, at: int, now: int, price: int) -> int:
         """Return the TAT after a grant of another limit's, whose key might come to this one.
 

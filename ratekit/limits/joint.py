@@ -27,8 +27,8 @@ class Joint(Rule):
     """Keeps all of its parts at once."""
 
     __slots__ = (
-        "_binding", "_parts", "_rules", "_spends", "burst", "fresh", "is_punctual", "limit",
-        "saved_ns",
+        "_binding", "_grants", "_parts", "_rules", "_spends", "burst", "fresh", "is_punctual",
+        "limit", "saved_ns",
     )  # fmt: skip
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
@@ -37,6 +37,9 @@ class Joint(Rule):
         # What a decision looks through, and what a grant applies: the short form of `parts`.
         self._binding = tuple(
             (index, part.rule.earliest) for index, part in enumerate(parts) if part.binds
+        )
+        self._grants = tuple(
+            (index, part.rule.grant) for index, part in enumerate(parts) if part.binds
         )
         self._spends = tuple(part.rule.spend if part.binds else part.rule.charge for part in parts)
         self.fresh = (0, *(rule.fresh for rule in self._rules))
@@ -65,6 +68,20 @@ class Joint(Rule):
         """Return the state after a grant that was due at `at` and is used at `now`."""
         parts = zip(self._spends, state[1:], price, strict=True)
         return (at, *[spend(part, at, now, taken) for spend, part, taken in parts])
+
+    def grant(self, state: State, now: int, price: Price) -> State | None:
+        """Return the state after a grant now, None where one of the parts has none."""
+        if state[0] > now:
+            return None
+        spent: list[State] = [now]
+        for index, grant in self._grants:
+            part = grant(state[index + 1], now, price[index])
+            if part is None:
+                return None
+            spent.append(part)
+        if len(spent) < len(state):
+            return self.spend(state, now, now, price)
+        return tuple(spent)
 
     def unspend(self, state: State, after: State, used: int, price: Price, now: int) -> State:
         """Return the state after a permit came back unused."""

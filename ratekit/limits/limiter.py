@@ -249,15 +249,15 @@ class RateLimiter(Policy):
         return outcome
 
     def _key(self, call: Call) -> str | None:
-        if call.options.key is not None:
-            return call.options.key
         key = call.key if self.key_of is None else self.key_of(call)
-        if key is not None and not isinstance(key, str):
+        if key is None:
+            return None
+        if not isinstance(key, str):
             raise ConfigurationError(
                 f"key_of returned {key!r}: it must return text that names whose budget is meant, "
                 "or None for a call that is not limited here"
             )
-        return key
+        return key if call.options.key is None else call.options.key
 
     def _tier(self, call: Call) -> Tier:
         name = call.options.tier

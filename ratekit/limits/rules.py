@@ -59,6 +59,15 @@ class Rule(ABC):
     def spend(self, state: State, at: int, now: int, price: Price) -> State:
         """Return the state after a grant that was due at `at` and is used at `now`."""
 
+    def grant(self, state: State, now: int, price: Price) -> State | None:
+        """Return the state after a grant now, None where that is not due.
+
+        It is `earliest` and `spend` in one: every permit of a limiter goes through it.
+        """
+        if self.earliest(state, now, price) > now:
+            return None
+        return self.spend(state, now, now, price)
+
     @abstractmethod
     def unspend(self, state: State, after: State, used: int, price: Price, now: int) -> State:
         """Return the state after a permit came back unused.

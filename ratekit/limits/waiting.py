@@ -228,7 +228,7 @@ class Waiting:
         def unless_fenced(state: State | None, now: int) -> tuple[State | None, bool]:
             if state is None:
                 return None, True
-            if state == FENCE:
+            if state is FENCE:
                 return None, False
             return change(state, now), True
 

@@ -124,6 +124,21 @@ class Window(_Counting):
         _add(spent, now, price, self._group)
         return spent
 
+    def grant(self, state: "array[int]", now: int, price: int) -> "array[int] | None":
+        """Return the state after a grant now, None where that is not due."""
+        total = state[0] + price
+        if total > self._capacity or len(state) == 1 or state[1] <= now - self._period_ns:
+            return super().grant(state, now, price)
+        count = state[-1] + price
+        if count > self._group or state[-2] > now:
+            return self.spend(state, now, now, price)
+        # Most often nothing is freed, and the last group has room.
+        spent = state[:]
+        spent[0] = total
+        spent[-2] = now
+        spent[-1] = count
+        return spent
+
     charge = spend
 
     def unspend(
@@ -217,22 +232,22 @@ class Fixed(_Counting):
     """At most `limit.count` permits in each period that is aligned to the epoch.
 
     The state is the number of the period, counted from the epoch, and what was spent in it.
-    `epoch_ns()`: where the epoch lies before the store clock's zero (`Clock.epoch_ns`); the one
-    thing that such a rule has to be told from outside.
+    `epoch_ns(now)`: how far the epoch lies before the zero of the store's clock
+    (`Clock.epoch_ns`); the one thing that such a rule has to be told from outside.
     """
 
     __slots__ = ("_epoch_ns", "_period_ns")
 
     fresh = (0, 0)
 
-    def __init__(self, limit: Limit, epoch_ns: Callable[[], int]) -> None:
+    def __init__(self, limit: Limit, epoch_ns: Callable[[int], int]) -> None:
         super().__init__(limit)
         self._period_ns = limit.period_ns
         self._epoch_ns = epoch_ns
 
     def earliest(self, state: tuple[int, int], now: int, price: int) -> int:
         """Return the first instant from `now` on at which `price` may be granted."""
-        epoch_ns = self._epoch_ns()
+        epoch_ns = self._epoch_ns(now)
         current = (now + epoch_ns) // self._period_ns
         period, spent = state
         if period < current:
@@ -244,8 +259,18 @@ class Fixed(_Counting):
     def spend(self, state: tuple[int, int], at: int, now: int, price: int) -> tuple[int, int]:
         """Return the state after a grant that is used at `now`."""
         period, spent = state
-        current = (now + self._epoch_ns()) // self._period_ns
+        current = (now + self._epoch_ns(now)) // self._period_ns
         return (current, price) if period < current else (period, spent + price)
+
+    def grant(self, state: tuple[int, int], now: int, price: int) -> tuple[int, int] | None:
+        """Return the state after a grant now, None where that is not due."""
+        current = (now + self._epoch_ns(now)) // self._period_ns
+        period, spent = state
+        if period < current:
+            return current, price
+        if period > current or spent + price > self._capacity:
+            return None
+        return period, spent + price
 
     charge = spend
 
@@ -267,17 +292,17 @@ class Fixed(_Counting):
         Where a period ended between these, nobody knows in which one the server counted it: it is
         counted in both.
         """
-        epoch_ns = self._epoch_ns()
+        epoch_ns = self._epoch_ns(now)
         if (used + epoch_ns) // self._period_ns == (now + epoch_ns) // self._period_ns:
             return state
         return self.spend(state, now, now, price)
 
     def idle_at(self, state: tuple[int, int]) -> int:
         """Return the instant at which the period ends."""
-        return (state[0] + 1) * self._period_ns - self._epoch_ns() if state[1] else 0
+        return (state[0] + 1) * self._period_ns - self._epoch_ns(0) if state[1] else 0
 
     def remaining(self, state: tuple[int, int], now: int) -> int:
         """Return how many permits are left in this period."""
-        if state[0] < (now + self._epoch_ns()) // self._period_ns:
+        if state[0] < (now + self._epoch_ns(now)) // self._period_ns:
             return self.limit.count
         return max(0, self._capacity - state[1]) // _MILLION

@@ -38,9 +38,7 @@ class Grants(Protocol):
 
     def reach_ns(self, price: Any) -> int | None: ...  # noqa: D102
 
-    def earliest(self, state: State, now: int, price: Any) -> int: ...  # noqa: D102
-
-    def spend(self, state: State, at: int, now: int, price: Any) -> State: ...  # noqa: D102
+    def grant(self, state: State, now: int, price: Any) -> State | None: ...  # noqa: D102
 
     def idle_at(self, state: State) -> int: ...  # noqa: D102
 

@@ -69,19 +69,18 @@ class MemorySpace(Space):
         if reach is not None:
             return self._integer_taker(rule, price, reach)
         lock, clock, states = self._lock, self.clock, self._states
-        earliest, spend, idle_at = rule.earliest, rule.spend, rule.idle_at
+        grant, idle_at = rule.grant, rule.idle_at
 
         def take(key: str) -> Taken:
             with lock:
                 held: Any = states.get(key)
                 if held is not None:
                     now = clock.now_ns()
-                    if held == FENCE:
+                    if held is FENCE:
                         return False, FENCE, now, price
-                    state = held[0]
-                    if earliest(state, now, price) > now:
-                        return False, state, now, price
-                    state = spend(state, now, now, price)
+                    state = grant(held[0], now, price)
+                    if state is None:
+                        return False, held[0], now, price
                     states[key] = state, idle_at
                     return True, state, now, price
             return self._take(key, rule, price)
@@ -116,9 +115,9 @@ class MemorySpace(Space):
             allowed = False
             if state is None:
                 state = rule.fresh
-            if state != FENCE and rule.earliest(state, now, price) <= now:
-                allowed = True
-                state = rule.spend(state, now, now, price)
+            after = None if state is FENCE else rule.grant(state, now, price)
+            if after is not None:
+                allowed, state = True, after
                 self._keep(cell, state, rule.idle_at)
         self._tell()
         return allowed, state, now, price
@@ -158,7 +157,7 @@ class MemorySpace(Space):
         """
         with self._lock:
             state = self._state(cell)
-            if state != FENCE:
+            if state is not FENCE:
                 line.base = state
             self._states[cell] = FENCE
 
@@ -178,7 +177,7 @@ class MemorySpace(Space):
         states = self._states
         if key in states:
             return key
-        if len(states) < self._room and states.get(_OVERFLOW) != FENCE:
+        if len(states) < self._room and states.get(_OVERFLOW) is not FENCE:
             return key
         if now >= self._sweep_at:
             for name in [name for name, kept in states.items() if _idle_at(kept) <= now]:
@@ -186,7 +185,7 @@ class MemorySpace(Space):
             some = islice(states.values(), 0, None, max(1, len(states) // _SAMPLES))
             when = sorted(map(_idle_at, some))
             self._sweep_at = when[len(when) // _SHARE] if when else 0
-            if len(states) < self._room and states.get(_OVERFLOW) != FENCE:
+            if len(states) < self._room and states.get(_OVERFLOW) is not FENCE:
                 return key
         self._is_crowded = True
         shared: str = _OVERFLOW

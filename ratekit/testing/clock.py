@@ -32,7 +32,7 @@ class FakeClock(Clock):
         """Return the same instant, taken as seconds since the epoch."""
         return self._now_ns / SECOND
 
-    def epoch_ns(self) -> int:
+    def epoch_ns(self, now: int) -> int:
         """Return 0: this clock counts from the epoch."""
         return 0
 

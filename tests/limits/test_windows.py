@@ -24,7 +24,7 @@ def window(text: str) -> Window:
 
 def fixed(text: str) -> Fixed:
     """Return the rule of a limit in text, on a clock that counts from the epoch."""
-    return Fixed(Limit.parse(text), lambda: 0)
+    return Fixed(Limit.parse(text), lambda now: 0)
 
 
 def limiter_of(text: str, clock: FakeClock) -> RateLimiter:
@@ -215,7 +215,7 @@ def test_a_fixed_window_grants_its_count_in_each_period_of_the_epoch() -> None:
 
 def test_a_fixed_window_is_aligned_to_the_wall_clock_and_not_to_the_stores() -> None:
     """The store's clock may count from anywhere."""
-    rule = Fixed(Limit.parse("1/minute fixed"), lambda: 45 * SECOND)
+    rule = Fixed(Limit.parse("1/minute fixed"), lambda now: 45 * SECOND)
     state = rule.spend(rule.fresh, 0, 0, MILLION)
     assert rule.earliest(state, 0, MILLION) == 15 * SECOND
     assert rule.idle_at(state) == 15 * SECOND
