@@ -88,3 +88,40 @@ def test_a_forked_child_works_at_once_on_its_own(
     assert code == 0
     # The parent's one connection is used by the parent alone.
     assert (server.requests, server.stats().connections) == (3, 2)
+
+
+WINDOWS = """
+limiter = RateLimiter("2/hour window; 1000/hour burst 1000", store=MemoryStore())
+for _ in range(2):
+    limiter.acquire("k")
+for priority in (0, 5, 0):
+    threading.Thread(
+        target=lambda: limiter.acquire("k", priority=priority), daemon=True
+    ).start()
+until(lambda: limiter._waiting._lines and len(limiter._waiting._lines["k"].order) == 3)
+with limiter._waiting._lock:
+    pid = os.fork()
+    if pid == 0:
+        # What was granted still counts, and nobody waits.
+        say("in the child:", bool(limiter.check("k")), limiter.peek("k").remaining)
+        say("about an hour:", 3500 < limiter.peek("k").retry_after <= 3600)
+        say("another key:", bool(limiter.check("other")))
+        os._exit(0)
+_, status = os.waitpid(pid, 0)
+say("in the parent:", 7100 < limiter.peek("k").retry_after <= 7200)
+os._exit(status)
+"""
+
+
+def test_a_forked_child_has_the_windows_of_its_parent_and_none_of_its_waiters(
+    server: ApiServer,
+) -> None:
+    """Whatever form the limits have."""
+    code, out, err = run("from ratekit import MemoryStore\n" + WINDOWS, server.url, "requests")
+    assert out.splitlines() == [
+        "in the child: False 0",
+        "about an hour: True",
+        "another key: True",
+        "in the parent: True",
+    ], err
+    assert code == 0
