@@ -14,11 +14,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from email.utils import localtime
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from ratekit.testing._connection import Connection
 from ratekit.testing._ledger import Ledger
-from ratekit.testing._service import Service, Settings
+from ratekit.testing._service import Service
+from ratekit.testing._settings import Settings
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection as Pipe
@@ -45,6 +47,11 @@ class Host(Protocol):
         """Close every connection, end the thread or process, and give what was remembered."""
 
 
+def _wall() -> float:
+    # Not ratekit's own clock: a test may have moved that, and the server is apart from it.
+    return localtime().timestamp()
+
+
 class ThreadHost:
     """A server in a thread of this process.
 
@@ -58,7 +65,7 @@ class ThreadHost:
         self.port: int = self._listener.getsockname()[1]
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
-        self._service = Service(settings, self._loop.time)
+        self._service = Service(settings, self._loop.time, _wall)
         self._thread = threading.Thread(
             target=self._run, name=f"ratekit-api-server-{self.port}", daemon=True
         )

@@ -100,7 +100,7 @@ class Ledger:
             self._seen_bytes -= len(self._seen.popleft().body)
 
     def decided(self, now: float, *, admitted: bool) -> None:
-        """Note whether the request that arrived at `now` took a token."""
+        """Note whether the limit admitted the request that arrived at `now`."""
         self._arrivals.append((now, admitted))
 
     def stats(self) -> Stats:
@@ -108,7 +108,7 @@ class Ledger:
         return Stats(**{counter.name: getattr(self, counter.name) for counter in fields(Stats)})
 
     def arrivals(self) -> list[tuple[float, bool]]:
-        """List when each request arrived and whether it took a token."""
+        """List when each request arrived and whether the limit admitted it."""
         return list(self._arrivals)
 
     def seen(self, path: str) -> list[Seen]:

@@ -1,109 +1,33 @@
 """What the loopback API server decides: who is admitted, what is answered, what is remembered.
 
-Everything here happens on one thread, the event loop's, so that no decision needs a lock. The limit
-is a token bucket written apart from ratekit's own limiters, in floats on the loop's monotonic
-clock: a mistake in the one cannot hide in the other.
+Everything here happens on one thread, the event loop's, so that no decision needs a lock.
 """
 
-import ipaddress
 import json
 import math
 import random
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from email.utils import formatdate, localtime
+from dataclasses import asdict
+from email.utils import formatdate
 from functools import partial
-from typing import Final, Literal, Protocol, TypeAlias, TypeVar, get_args
+from typing import Final, Protocol, TypeVar
 from urllib.parse import parse_qs
 
 from ratekit.testing._ledger import Ledger
+from ratekit.testing._rules import Rule
+from ratekit.testing._settings import Settings
 from ratekit.testing._wire import Answer, Request, StreamAnswer
 
-__all__ = ["Exchange", "RetryAfter", "Service", "Settings", "TokenBucket"]
+__all__ = ["Exchange", "Service"]
 
 T = TypeVar("T")
-RetryAfter: TypeAlias = Literal["ceil", "truncate", "exact", "date", "ms"]
 
-RETRY_AFTER_FORMS: Final[tuple[RetryAfter, ...]] = get_args(RetryAfter)
 MAX_CHUNKS: Final = 10_000
 MAX_INTERVAL: Final = 60.0
 CONTROL: Final = {"/stats": ("GET", "HEAD"), "/arrivals": ("GET", "HEAD"), "/reset": ("POST",)}
 JSON: Final = ("Content-Type", "application/json")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a server is told to be; `ApiServer` documents the fields.
-
-    Raises ValueError for a wrong one.
-    """
-
-    rate: float | None
-    burst: int
-    status: int
-    retry_after: RetryAfter | None
-    noise: float
-    noise_status: int
-    latency: float
-    jitter: float
-    seed: int
-    host: str
-    port: int
-
-    def __post_init__(self) -> None:
-        rate, burst, forms = self.rate, self.burst, (None, *RETRY_AFTER_FORMS)
-        a_status = "an HTTP status from 200 to 599, such as 429 or 503"
-        for name, fulfilled, right in (
-            (
-                "rate",
-                rate is None or (math.isfinite(rate) and rate > 0),
-                "requests a second, above 0, or None for no limit",
-            ),
-            ("burst", burst >= 1 and burst % 1 == 0, "a whole number of requests, at least 1"),
-            ("status", self.status in range(200, 600), a_status),
-            ("retry_after", self.retry_after in forms, f"one of {forms}"),
-            ("noise", 0 <= self.noise <= 1, "a fraction of the admitted requests, 0 to 1"),
-            ("noise_status", self.noise_status in range(200, 600), a_status),
-            ("latency", 0 <= self.latency < math.inf, "seconds, 0 or more"),
-            ("jitter", 0 <= self.jitter < math.inf, "seconds, 0 or more"),
-            ("host", _is_loopback(self.host), "a loopback address, such as 127.0.0.1 or ::1"),
-            ("port", self.port in range(65536), "0 for any free port, or 1 to 65535"),
-        ):
-            if not fulfilled:
-                raise ValueError(f"{name} must be {right}; not {getattr(self, name)!r}")
-
-    def at_port(self, port: int | None) -> "Settings":
-        """Give the same settings with another port, unless that is None."""
-        return self if port is None else replace(self, port=port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class TokenBucket:
-    """`burst` tokens at most, `rate` a second flow in, and it starts full at `now`."""
-
-    def __init__(self, rate: float, burst: int, now: float) -> None:
-        self._rate = rate
-        self._burst = float(burst)
-        self._tokens = float(burst)
-        self._filled_at = now
-
-    def take(self, now: float) -> float:
-        """Take a token and return 0.0, or return the seconds until there is one to take."""
-        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        # Rounding must not refuse whoever waited exactly as long as it was told.
-        if self._tokens >= 1.0 - 1e-9:
-            self._tokens -= 1.0
-            return 0.0
-        return (1.0 - self._tokens) / self._rate
 
 
 class Exchange(Protocol):
@@ -118,22 +42,30 @@ class Exchange(Protocol):
 
 
 class Service:
-    """The server without its sockets: one request in, one answer out, and the record of both."""
+    """The server without its sockets: one request in, one answer out, and the record of both.
 
-    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+    `clock` is monotonic; `wall` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
         self.ledger = Ledger()
         self._settings = settings
         self._clock = clock
+        self._wall = wall
+        self._today = 0.0  # the wall clock's time as of this request
         self.reset()
 
     def reset(self) -> None:
-        """Be as new: bucket full, counters and records empty, seeds restarted, scripts dropped."""
+        """Be as new: limit unspent, counters and records empty, seeds restarted, scripts dropped.
+
+        What is in flight goes on, and the limit no longer counts it.
+        """
         settings = self._settings
         going_on = self.ledger.in_flight
         self.ledger = Ledger(in_flight=going_on, max_in_flight=going_on)
-        self._bucket = None
-        if settings.rate is not None:
-            self._bucket = TokenBucket(settings.rate, settings.burst, self._clock())
+        self._rule = settings.new_rule(lambda: self._today)
         # Two sequences: the jitter of a refusal must not change which admitted request fails.
         self._noise = random.Random(f"noise {settings.seed}")
         self._jitter = random.Random(f"jitter {settings.seed}")
@@ -160,38 +92,48 @@ class Service:
         if request.path in CONTROL:
             exchange.answer(request, self._control(request), 0.0, _ignore)
             return
-        now = self._clock()
+        now, self._today = self._clock(), self._wall()
         ledger = self.ledger
         ledger.arrived(request, now)
         if exchange.counted_in is not ledger:
             exchange.counted_in = ledger
             ledger.connections += 1
-        answer, ordinary = self._decide(request, now)
+        answer, done = self._decide(request, now)
         after = self._settings.latency + answer.delay
         if self._settings.jitter:
             after += self._jitter.uniform(0.0, self._settings.jitter)
-        exchange.answer(request, answer, after, partial(self._done, ledger if ordinary else None))
+        exchange.answer(request, answer, after, done)
 
-    def _done(self, ledger: Ledger | None, sent: bool) -> None:  # noqa: FBT001
+    def _decide(self, request: Request, now: float) -> tuple[Answer, Callable[[bool], None]]:
+        """Choose the answer, and what is to be done when it went out or cannot any more."""
+        ledger = self.ledger
+        script = self._scripts.get(request.path)
+        outside = script is not None and not script[0][1]
+        rule = None if outside else self._rule
+        wait = 0.0 if rule is None else rule.take(now)
+        ledger.decided(now, admitted=rule is not None and not wait)
+        if wait:
+            ledger.refused += 1
+            return self._refusal(wait), partial(self._done, None, None)
+        ledger.admitted += rule is not None
+        answer, ordinary = self._admit(request)
+        # Both are those it was admitted by, which a reset may replace meanwhile.
+        return answer, partial(self._done, rule, ledger if ordinary else None)
+
+    def _done(self, rule: Rule | None, ledger: Ledger | None, sent: bool) -> None:  # noqa: FBT001
         self.ledger.in_flight -= 1
-        # It is the ledger it was admitted in, which a reset may have replaced meanwhile.
+        if rule is not None:
+            rule.done()
         if sent and ledger is not None:
             ledger.ok += 1
 
-    def _decide(self, request: Request, now: float) -> tuple[Answer, bool]:
-        """Choose the answer, and say whether it is the ordinary one of an admitted request."""
+    def _admit(self, request: Request) -> tuple[Answer, bool]:
+        """Choose the answer of an admitted request, and say whether it is the ordinary one."""
         ledger = self.ledger
         script = self._scripts.get(request.path)
-        answer, limited = script[0] if script else (None, True)
-        wait = self._bucket.take(now) if self._bucket is not None and limited else 0.0
-        ledger.decided(now, admitted=limited and not wait)
-        if wait:
-            ledger.refused += 1
-            return self._refusal(wait), False
-        ledger.admitted += limited
-        if script and answer is not None:
+        if script:
             ledger.scripted += 1
-            script.popleft()
+            answer, _ = script.popleft()
             if not script:
                 del self._scripts[request.path]
             return answer, False
@@ -202,7 +144,8 @@ class Service:
 
     def _refusal(self, wait: float) -> Answer:
         headers: list[tuple[str, str]] = []
-        match self._settings.retry_after:
+        # Of an infinite wait there is nothing to say.
+        match self._settings.retry_after if math.isfinite(wait) else None:
             case "ceil":
                 headers = [("Retry-After", str(math.ceil(wait)))]
             case "truncate":
@@ -213,10 +156,9 @@ class Service:
             case "ms":
                 headers = [("retry-after-ms", str(math.ceil(wait * 1000)))]
             case "date":
-                today = localtime().timestamp()
                 headers = [
-                    ("Date", formatdate(math.floor(today), usegmt=True)),
-                    ("Retry-After", formatdate(math.ceil(today + wait), usegmt=True)),
+                    ("Date", formatdate(math.floor(self._today), usegmt=True)),
+                    ("Retry-After", formatdate(math.ceil(self._today + wait), usegmt=True)),
                 ]
             case None:
                 pass

@@ -29,30 +29,52 @@ from typing import Self, TypeVar
 
 from ratekit.testing._host import Host, ProcessHost, ThreadHost
 from ratekit.testing._ledger import Ledger, Seen, Stats
-from ratekit.testing._service import RetryAfter, Service, Settings
+from ratekit.testing._service import Service
+from ratekit.testing._settings import RetryAfter, RuleName, Settings
 from ratekit.testing._wire import Answer, Fault
 
-__all__ = ["Answer", "ApiServer", "Fault", "RetryAfter", "Seen", "Stats"]
+__all__ = ["Answer", "ApiServer", "Fault", "RetryAfter", "RuleName", "Seen", "Stats"]
 
 T = TypeVar("T")
 
 
 class ApiServer:
-    """An API that admits `burst` requests at once and `rate` a second after that (token bucket).
+    """An API that admits `rate` requests per `window` seconds, counted by the `rule` you choose.
 
     It runs between `start()` and `stop()`, or inside `with`. Started again it is as new, at the
     same address: an outage is `server.stop()` and later `server.start()`. What it recorded can be
     read until then.
 
-    - `rate`: requests a second; None for no limit
-    - `burst`: how many the bucket holds; it starts full, and a refusal takes nothing from it
+    - `rate`, `window`: so many requests in so many seconds, by every rule but the last:
+      `ApiServer(100)` admits 100 a second, `ApiServer(100, window=60.0)` 100 a minute. `rate=None`
+      is no limit. All but the token bucket count, and need a whole number
+    - `burst`: how many requests a full token bucket holds, 20 unless you say otherwise
+    - `rule`: how real servers limit (a refusal costs nothing, where it does not say so)
+
+      - `"token bucket"`: `burst` at once, for the bucket starts full, and then at the rate. nginx's
+        `limit_req` with `burst=20 nodelay` is this with `burst=21`
+      - `"sliding log"`: `rate` in any window, wherever it begins (Django REST framework,
+        flask-limiter's moving window)
+      - `"fixed window"`: `rate` in a window that begins with the first request after the last
+        window ended (express-rate-limit, flask-limiter's fixed window)
+      - `"wall-clock window"`: `rate` in each whole second, minute or hour of the wall clock
+        (django-ratelimit)
+      - `"two-window estimate"`: this period's requests and, for what is left of it, that share of
+        the last period's must be fewer than `rate`. A refusal counts too, and periods begin with
+        the first request (HAProxy's `http_req_rate`); with `count_refusals=False` it does not,
+        and they lie on the wall clock (slowapi's sliding window counter)
+      - `"concurrency"`: `in_flight` requests that are not answered yet, and `rate=None` (nginx's
+        `limit_conn`). Give it a `latency`, or nothing is in flight for long. A refusal never has a
+        `Retry-After`: nobody knows when another request will be over
+
+    - `in_flight`, `count_refusals`: for the last two rules
     - `status`: of a refusal, such as 429, 503 or 403
     - `retry_after`: how a refusal says when to come back. `"ceil"`: in whole seconds, rounded up,
       never early. `"truncate"`: rounded down, up to a second early and 0 too, as some frameworks
       do. `"exact"`: with a fraction, as in 0.37. `"ms"`: in milliseconds, as `retry-after-ms`.
       `"date"`: as an HTTP date, rounded up, beside a `Date`. None: not at all
-    - `noise`: the fraction of the admitted requests that fail with `noise_status` and spend their
-      token all the same; `seed` and the order of admission decide which
+    - `noise`: the fraction of the admitted requests that fail with `noise_status` and have spent
+      from the limit all the same; `seed` and the order of admission decide which
     - `latency`: seconds before each answer, and up to `jitter` seconds more, also by `seed`; other
       connections go on meanwhile
     - `host`, `port`: a loopback address, and port 0 for any free one
@@ -67,8 +89,12 @@ class ApiServer:
     def __init__(
         self,
         rate: float | None = 100.0,
-        burst: int = 20,
+        burst: int | None = None,
         *,
+        rule: RuleName = "token bucket",
+        window: float = 1.0,
+        in_flight: int | None = None,
+        count_refusals: bool = True,
         status: int = 429,
         retry_after: RetryAfter | None = "ceil",
         noise: float = 0.0,
@@ -83,6 +109,10 @@ class ApiServer:
         self._settings = Settings(
             rate=rate,
             burst=burst,
+            rule=rule,
+            window=window,
+            in_flight=in_flight,
+            count_refusals=count_refusals,
             status=status,
             retry_after=retry_after,
             noise=noise,
@@ -102,8 +132,7 @@ class ApiServer:
         self._last: Ledger | None = None
 
     def __repr__(self) -> str:
-        rate, burst = self._settings.rate, self._settings.burst
-        limit = "no limit" if rate is None else f"{rate:g}/second burst {burst}"
+        limit = self._settings.limit
         if self._port is None:
             return f"<ApiServer, {limit}, not started>"
         return f"<ApiServer {self.url}, {limit}, {'running' if self._host else 'stopped'}>"
@@ -159,7 +188,7 @@ class ApiServer:
 
     @property
     def admitted(self) -> int:
-        """How many requests took a token (without a limit: all)."""
+        """How many requests the limit admitted (without a limit: all)."""
         return self.stats().admitted
 
     @property
@@ -175,8 +204,8 @@ class ApiServer:
         """List the last 200,000 requests as (arrival, admitted), in order.
 
         `arrival` is the instant the limit was decided at, in seconds of the server's monotonic
-        clock. `admitted` says whether a token was taken, which a script outside the limit never
-        does.
+        clock. `admitted` says whether the limit admitted it, which it never does with a script
+        outside the limit.
         """
         return self._read(Ledger.arrivals)
 
@@ -205,9 +234,10 @@ class ApiServer:
         self._ask(partial(Service.script, path=path, answers=answers, limited=limited))
 
     def reset(self) -> None:
-        """Be as new: bucket full, counters and records empty, seeds restarted, scripts dropped.
+        """Be as new: limit unspent, counters and records empty, seeds restarted, scripts dropped.
 
-        Connections stay open. Raises RuntimeError while the server does not run.
+        Connections stay open. What is in flight goes on, and the limit no longer counts it. Raises
+        RuntimeError while the server does not run.
         """
         self._ask(Service.reset)
 
