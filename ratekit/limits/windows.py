@@ -3,7 +3,8 @@
 A sliding window that is exact remembers every grant of the last period. This one remembers groups
 of them, and frees a group as a whole, one period after its youngest grant: never too early, and
 hardly ever late, because whoever waits takes a freed group at once, so that from then on its
-grants are of one instant. Whatever the limit, there are few groups.
+grants are of one instant. Whatever the limit there are few groups: where there is one too many, two
+neighbours become one, those for which that means the least delay.
 
 Costs are counted in millionths of a permit, so that fractions add up.
 """
@@ -21,6 +22,8 @@ __all__ = ["Fixed", "Window"]
 _MILLION = 1_000_000
 _GROUPS = 31
 """The most groups of a window: two integers each, and one for their sum."""
+_CELLS = 1024
+"""Into how many parts a period is divided: the grants of one part are a group from the first."""
 
 
 class _Counting(Rule):
@@ -89,15 +92,15 @@ class Window(_Counting):
     the instant of its youngest grant and how much it holds, the oldest group first.
     """
 
-    __slots__ = ("_group", "_period_ns")
+    __slots__ = ("_cell_ns", "_period_ns")
 
     fresh = array("q", (0,))
 
     def __init__(self, limit: Limit) -> None:
         super().__init__(limit)
         self._period_ns = limit.period_ns
-        # As small as leaves a group over for the one that is being freed.
-        self._group = -(-limit.count // (_GROUPS - 1)) * _MILLION
+        # Where there is a group for each permit, only those of one instant share one.
+        self._cell_ns = 1 if limit.count < _GROUPS else -(-limit.period_ns // _CELLS)
 
     def earliest(self, state: "array[int]", now: int, price: int) -> int:
         """Return the first instant from `now` on at which `price` may be granted."""
@@ -121,22 +124,24 @@ class Window(_Counting):
         else:
             spent = state[freed - 1 :]
             spent[0] = state[0] - sum(state[2:freed:2])
-        _add(spent, now, price, self._group)
+        self._add(spent, now, price)
         return spent
 
     def grant(self, state: "array[int]", now: int, price: int) -> "array[int] | None":
         """Return the state after a grant now, None where that is not due."""
-        total = state[0] + price
-        if total > self._capacity or len(state) == 1 or state[1] <= now - self._period_ns:
+        if (
+            state[0] + price > self._capacity
+            or len(state) == 1
+            or state[1] <= now - self._period_ns
+            or state[-2] > now
+            or state[-2] // self._cell_ns != now // self._cell_ns
+        ):
             return super().grant(state, now, price)
-        count = state[-1] + price
-        if count > self._group or state[-2] > now:
-            return self.spend(state, now, now, price)
-        # Most often nothing is freed, and the last group has room.
+        # Most often nothing is freed, and the last group is still open.
         spent = state[:]
-        spent[0] = total
+        spent[0] += price
         spent[-2] = now
-        spent[-1] = count
+        spent[-1] += price
         return spent
 
     charge = spend
@@ -164,7 +169,7 @@ class Window(_Counting):
             return state
         moved = state[:]
         if still := _remove(moved, used, price):
-            _add(moved, now, still, self._group)
+            self._add(moved, now, still)
         return moved
 
     def idle_at(self, state: "array[int]") -> int:
@@ -181,33 +186,37 @@ class Window(_Counting):
         )
         return max(0, (self._capacity - spent) // _MILLION)
 
-
-def _add(state: "array[int]", now: int, price: int, group: int) -> None:
-    """Count `price` at `now`."""
-    state[0] += price
-    index = len(state) - 2
-    if index > 0 and state[index] <= now and state[index + 1] + price <= group:
-        # The group is freed later for it, and no grant in it too early.
-        state[index] = now
-        state[index + 1] += price
-        return
-    # Where turns are reserved that lie ahead, the place is before them.
-    while index > 0 and state[index] > now:
-        index -= 2
-    state.insert(index + 2, price)
-    state.insert(index + 2, now)
-    while len(state) > 1 + 2 * _GROUPS:
-        _merge(state)
+    def _add(self, state: "array[int]", now: int, price: int) -> None:
+        """Count `price` at `now`."""
+        state[0] += price
+        index = len(state) - 2
+        youngest = state[index] if index > 0 else -1
+        if youngest <= now and youngest // self._cell_ns == now // self._cell_ns:
+            # The group is freed later for it, and no grant in it too early.
+            state[index] = now
+            state[index + 1] += price
+            return
+        # Where turns are reserved that lie ahead, the place is before them.
+        while index > 0 and state[index] > now:
+            index -= 2
+        state.insert(index + 2, price)
+        state.insert(index + 2, now)
+        while len(state) > 1 + 2 * _GROUPS:
+            _merge(state)
 
 
 def _merge(state: "array[int]") -> None:
     """Make one of the two neighbouring groups for which that means the least delay."""
-    index = min(
-        range(1, len(state) - 2, 2),
-        key=lambda index: (state[index + 2] - state[index]) * state[index + 1],
-    )
-    state[index + 3] += state[index + 1]
-    del state[index : index + 2]
+    least, place = -1, 1
+    youngest, count = state[1], state[2]
+    for index in range(3, len(state), 2):
+        later = state[index]
+        delay = count * (later - youngest)
+        if delay < least or least < 0:
+            least, place = delay, index - 2
+        youngest, count = later, state[index + 1]
+    state[place + 3] += state[place + 1]
+    del state[place : place + 2]
 
 
 def _remove(state: "array[int]", used: int, price: int) -> int:
