@@ -19,6 +19,8 @@ __all__ = ["Line", "Ticket"]
 
 # How often in a row the one who waits longest may be passed over by higher priorities.
 _PASSED_OVER = 16
+# A line is worked out anew when this share of it has gone at other instants than was foreseen.
+_STALE_SHARE = 8
 # How late a thread may wake before its line is spaced anew.
 _LATE_NS = SECOND // 20
 
@@ -58,15 +60,16 @@ class Ticket:
 class Line:
     """The waiters of one key, and the hold that they obey."""
 
-    __slots__ = ("_passed", "base", "floor", "held_until_ns", "is_stale", "order", "tail")
+    __slots__ = ("_passed", "base", "floor", "held_until_ns", "order", "stale", "tail")
 
     def __init__(self) -> None:
         # What was granted; None while nobody waits, and the state is in the space.
         self.base: State = None
         # What will have been when all who wait were granted.
         self.tail: State = None
-        # Turns were worked out from another base than this: they are too early, if anything.
-        self.is_stale = False
+        # How often `base` has become another than the turns were worked out from: they are too
+        # early, if anything.
+        self.stale = 0
         self.order: list[Ticket] = []
         self.held_until_ns = 0
         # While held: nothing given back brings the state below it.
@@ -120,9 +123,9 @@ class Line:
         at = min(first.turn_ns, ticket.turn_ns)
         self.order.remove(ticket)
         if ticket.rule.is_punctual:
-            self.is_stale |= ticket is not first and ticket.price != first.price
+            self.stale += ticket is not first and ticket.price != first.price
         else:
-            self.is_stale |= now != ticket.turn_ns
+            self.stale += now != ticket.turn_ns
         self.base = ticket.rule.spend(self.base, at, now, ticket.price)
         if self.order and self.order[-1].priority < ticket.priority:
             passed = any(
@@ -133,6 +136,25 @@ class Line:
         else:
             self._passed = 0
         return self.base
+
+    def check(self, ticket: Ticket, now: int) -> None:
+        """Make sure of the turn of a ticket that seems due: it may have been foreseen too early.
+
+        If the next permit is there, and who is first wants the like of it, it is.
+        """
+        if self.stale:
+            first = self.order[0]
+            alike = first.priority == ticket.priority and first.price == ticket.price
+            if not alike or ticket.rule.earliest(self.base, now, ticket.price) > now:
+                self.plan(now)
+
+    def refresh(self, now: int) -> None:
+        """Work out all turns anew where enough has changed for the work to be worth it.
+
+        Not at every change: a long line would cost every newcomer a look at all who wait.
+        """
+        if self.stale * _STALE_SHARE > len(self.order):
+            self.plan(now)
 
     def catch_up(self, now: int) -> None:
         """Space the line anew where the whole process overslept: nobody goes in a herd.
@@ -149,8 +171,8 @@ class Line:
             if now - max(first.turn_ns, second.turn_ns) > max(_LATE_NS, saved_ns):
                 self.plan(now, since=now)
 
-    def plan(self, now: int, until: Ticket | None = None, since: int | None = None) -> None:
-        """Work out the turns anew, of all or until that of one ticket.
+    def plan(self, now: int, since: int | None = None) -> None:
+        """Work out the turns anew.
 
         Whose turn is now too late for its thread is refused, and those behind it gain. `since`:
         the instant from which turns may be made up for.
@@ -158,7 +180,7 @@ class Line:
         state = self.base
         held_ns = self.held_until_ns - now
         if since is None:
-            due = min((ticket.turn_ns for ticket in self.order), default=now)
+            due = min((ticket.turn_ns for ticket in self.order[:2]), default=now)
             since = min(now, max(due, now - _LATE_NS))
         since = max(since, self.held_until_ns)
         for ticket in self._in_turn():
@@ -173,11 +195,9 @@ class Line:
             if turn_ns < ticket.turn_ns:
                 open_gate(ticket.gate)
             ticket.turn_ns = turn_ns
-            if ticket is until:
-                return
             state = ticket.rule.spend(state, turn_ns, turn_ns, ticket.price)
         self.tail = state
-        self.is_stale = False
+        self.stale = 0
 
     def refuse(self, ticket: Ticket, away_ns: int, why: str) -> None:
         """Send a ticket away."""

@@ -137,9 +137,9 @@ class Waiting:
             if line.base is None:
                 line.base = ticket.rule.fresh
             line.tail = line.base
-            line.is_stale = False
-        elif line.is_stale:
-            line.plan(now)
+            line.stale = 0
+        else:
+            line.refresh(now)
         return line
 
     def _step(self, key: str, ticket: Ticket) -> int | tuple[State, int]:
@@ -151,8 +151,7 @@ class Waiting:
                     return ticket.turn_ns - now
                 line = self._lines[ticket.cell]
                 line.catch_up(now)
-                if line.is_stale:
-                    line.plan(now, until=ticket)
+                line.check(ticket, now)
             if ticket.refusal is not None:
                 raise _refusal(key, *ticket.refusal)
             if ticket.turn_ns > now:
@@ -238,7 +237,7 @@ class Waiting:
                 cell = self._space.cell(key)
                 line = self._lines.get(cell) or Line()
                 self._change(cell, line, rule, change)
-                line.is_stale = bool(line.order)
+                line.stale += 1
 
     def _change(
         self, cell: str, line: Line, rule: Rule, change: Callable[[State, int], State]
@@ -258,8 +257,7 @@ class Waiting:
         with self._lock:
             line = self._lines.get(self._space.cell(key))
             if line is not None and line.order:
-                if line.is_stale:
-                    line.plan(self._clock.now_ns())
+                line.refresh(self._clock.now_ns())
                 return line.tail
             return self._space.look(key)[0]
 
@@ -278,7 +276,6 @@ class Waiting:
         if line.base is not None:
             self._space.lower(cell, line.base, rule.idle_at)
             line.base = line.tail = None
-            line.is_stale = False
         if line.held_until_ns <= now:
             self._lines.pop(cell, None)
 

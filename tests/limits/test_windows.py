@@ -3,6 +3,7 @@
 import random
 from array import array
 from bisect import bisect_left
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -333,3 +334,20 @@ def test_a_part_that_does_not_bind_is_charged_and_never_refuses() -> None:
     strict = Joint((Part(bound, binds=False), Part(other)))
     assert strict.remaining(state, 5) == 0
     assert strict.earliest(state, 5, price) == 60 * SECOND + 3
+
+
+def test_a_closed_generator_is_an_answer() -> None:
+    """Whoever stops reading gives the place free one period later, like everybody."""
+    clock = FakeClock()
+    limiter = limiter_of("1/second window", clock)
+
+    def lines() -> Iterator[int]:
+        with limiter.permit():
+            yield 1
+            yield 2
+
+    reading = lines()
+    assert next(reading) == 1
+    clock.advance(0.5)
+    reading.close()
+    assert limiter.peek().retry_after == 1.0
