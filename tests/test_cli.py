@@ -216,7 +216,9 @@ def test_ctrl_c_ends_it_at_once_with_its_server(when: str) -> None:
             rest, _ = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert rest.split() == ["Stopped."]
+    # Where the interrupt meets Python reading a module, it may warn of the file it leaves open.
+    assert rest.endswith("Stopped.\n")
+    assert "Traceback" not in rest
     assert process.returncode == 130
 
 

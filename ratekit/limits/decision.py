@@ -44,8 +44,7 @@ class Decision:
     @property
     def reset_after(self) -> float:
         """Seconds until everything that may be had at once is there again."""
-        rule, state = self._tightest()
-        return _reset_ns(rule, state, self._taken[2]) / SECOND
+        return self._reset_ns() / SECOND
 
     @property
     def retry_after(self) -> float:
@@ -60,30 +59,37 @@ class Decision:
 
         `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds since the epoch) as most APIs send
         them; `RateLimit` and `RateLimit-Policy` with every limit
-        (draft-ietf-httpapi-ratelimit-headers-10); on a refusal also `Retry-After` in whole
+        (draft-ietf-httpapi-ratelimit-headers-10): `r` permits are left, and no more than these can
+        be used in the next `t` seconds; on a refusal also `Retry-After` in whole
         seconds, rounded up: never too early (RFC 9110, section 10.2.3).
         """
         allowed, state, now_ns, _ = self._taken
-        reset_at_ns = self._tier.clock.epoch_ns(now_ns) + now_ns + round(self.reset_after * SECOND)
+        reset_at_ns = self._tier.clock.epoch_ns(now_ns) + now_ns + self._reset_ns()
         fields = {
             "X-RateLimit-Limit": str(self.limit),
             "X-RateLimit-Remaining": str(self.remaining),
             "X-RateLimit-Reset": str(_seconds(reset_at_ns)),
         }
-        policies, limits = [], []
+        policies, limits, front = [], [], self._tier.rule.front(state)
         for rule, part in self._tier.rule.parts_of(state):
             name = f'"{rule.limit.label}"'
             # The draft's window is whole seconds; of another one it says nothing.
             seconds, fraction = divmod(rule.limit.period_ns, SECOND)
             window = "" if fraction else f";w={seconds}"
             policies.append(f"{name};q={rule.limit.count}{window}")
-            left, reset_ns = rule.remaining(part, now_ns), _reset_ns(rule, part, now_ns)
-            limits.append(f"{name};r={left};t={_seconds(reset_ns)}")
+            left = 0 if front > now_ns else rule.remaining(part, now_ns)
+            more_ns = max(front, rule.more_at(part, now_ns)) - now_ns
+            limits.append(f"{name};r={left};t={_seconds(more_ns)}")
         fields["RateLimit-Policy"] = ", ".join(policies)
         fields["RateLimit"] = ", ".join(limits)
         if not allowed:
             fields["Retry-After"] = str(max(1, _seconds(round(self.retry_after * SECOND))))
         return fields
+
+    def _reset_ns(self) -> int:
+        _, state, now_ns, _ = self._taken
+        rule, part = self._tightest()
+        return max(0, rule.idle_at(part) - now_ns, self._tier.rule.front(state) - now_ns)
 
     def _tightest(self) -> tuple[Rule, State]:
         _, state, now_ns, _ = self._taken
@@ -97,10 +103,6 @@ class Decision:
             f"Decision(allowed={self.allowed}, limit={self.limit}, remaining={self.remaining}, "
             f"reset_after={self.reset_after:.3f}, retry_after={self.retry_after:.3f})"
         )
-
-
-def _reset_ns(rule: Rule, state: State, now_ns: int) -> int:
-    return max(0, rule.idle_at(state) - now_ns)
 
 
 def _seconds(ns: int) -> int:

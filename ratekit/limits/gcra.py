@@ -126,6 +126,11 @@ class Bucket(Rule):
         """Return how many permits are in the bucket."""
         return max(0, (self.depth_ns - max(0, state - now)) // self.interval_ns)
 
+    def more_at(self, state: int, now: int) -> int:
+        """Return the first instant at which more than `remaining` could have been granted."""
+        more = (self.remaining(state, now) + 1) * self.interval_ns
+        return max(state, now) + more - self.depth_ns
+
     def parts_of(self, state: int) -> tuple[tuple[Rule, State], ...]:
         """Return itself."""
         return ((self, state),)

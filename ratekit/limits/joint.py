@@ -136,7 +136,16 @@ class Joint(Rule):
     def remaining(self, state: State, now: int) -> int:
         """Return how many permits could be granted now."""
         rule, part = self.tightest(state, now)
-        return rule.remaining(part, now) if now >= state[0] else 0
+        return rule.remaining(part, now) if now >= self.front(state) else 0
+
+    def more_at(self, state: State, now: int) -> int:
+        """Return the first instant at which more than `remaining` could have been granted."""
+        rule, part = self.tightest(state, now)
+        return max(self.front(state), rule.more_at(part, now))
+
+    def front(self, state: State) -> int:
+        """Return the last turn that was given out, or the end of a hold."""
+        return int(state[0])
 
     def parts_of(self, state: State) -> tuple[tuple[Rule, State], ...]:
         """Return the rules that bind, each with its state."""

@@ -114,5 +114,16 @@ class Rule(ABC):
         """Return how many permits could be granted now."""
 
     @abstractmethod
+    def more_at(self, state: State, now: int) -> int:
+        """Return the first instant at which more than `remaining` could have been granted.
+
+        Until then no more than that can be used, from now on.
+        """
+
+    def front(self, state: State) -> int:
+        """Return the instant before which nothing is granted, whatever remains."""
+        return 0
+
+    @abstractmethod
     def parts_of(self, state: State) -> tuple[tuple["Rule", State], ...]:
         """Return the rules of the single limits that are kept, each with its state."""

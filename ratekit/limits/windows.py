@@ -186,6 +186,11 @@ class Window(_Counting):
         )
         return max(0, (self._capacity - spent) // _MILLION)
 
+    def more_at(self, state: "array[int]", now: int) -> int:
+        """Return the first instant at which more than `remaining` could have been granted."""
+        more = (self.remaining(state, now) + 1) * _MILLION
+        return self.earliest(state, now, more) if more <= self._capacity else now + self._period_ns
+
     def _add(self, state: "array[int]", now: int, price: int) -> None:
         """Count `price` at `now`."""
         state[0] += price
@@ -315,3 +320,8 @@ class Fixed(_Counting):
         if state[0] < (now + self._epoch_ns(now)) // self._period_ns:
             return self.limit.count
         return max(0, self._capacity - state[1]) // _MILLION
+
+    def more_at(self, state: tuple[int, int], now: int) -> int:
+        """Return the instant at which this period ends."""
+        epoch_ns = self._epoch_ns(now)
+        return ((now + epoch_ns) // self._period_ns + 1) * self._period_ns - epoch_ns

@@ -27,7 +27,9 @@ T = TypeVar("T")
 _log = logging.getLogger("ratekit.stores")
 
 _FEWEST_KEYS = 16
-# A full table is looked through again when about this share of it can go, by this many samples.
+# A full table is looked through in parts of so many keys: nobody waits long for it. It is looked
+# through again when about this share of it can go, by so many samples.
+_PART = 512
 _SHARE = 16
 _SAMPLES = 512
 # Not text, so no key of a user's is ever this one.
@@ -49,8 +51,11 @@ class MemorySpace(Space):
         # Guards all below. It is one object for ever: `taker` hands it out.
         self._lock = threading.Lock()
         self._states: dict[str, _Kept] = {}
-        # Before this instant a look through the table would find too little to be worth it.
+        # Before this instant a look through the table would find too little to be worth it. What
+        # has not been looked at in this one, and how much it found.
         self._sweep_at = 0
+        self._unseen: list[str] = []
+        self._dropped = 0
         self._is_crowded = False
         self._told = False
         forks.renew_in_child(self)
@@ -180,16 +185,30 @@ class MemorySpace(Space):
         if len(states) < self._room and states.get(_OVERFLOW) is not FENCE:
             return key
         if now >= self._sweep_at:
-            for name in [name for name, kept in states.items() if _idle_at(kept) <= now]:
-                del states[name]
-            some = islice(states.values(), 0, None, max(1, len(states) // _SAMPLES))
-            when = sorted(map(_idle_at, some))
-            self._sweep_at = when[len(when) // _SHARE] if when else 0
+            self._sweep(now)
             if len(states) < self._room and states.get(_OVERFLOW) is not FENCE:
                 return key
         self._is_crowded = True
         shared: str = _OVERFLOW
         return shared
+
+    def _sweep(self, now: int) -> None:
+        """Drop what is idle in the next part of the table."""
+        states = self._states
+        if not self._unseen:
+            # The oldest last, which are taken first.
+            self._unseen = list(reversed(states))
+            self._dropped = 0
+        for name in self._unseen[-_PART:]:
+            kept = states.get(name)
+            if kept is not None and _idle_at(kept) <= now:
+                del states[name]
+                self._dropped += 1
+        del self._unseen[-_PART:]
+        if not self._unseen and self._dropped * _SHARE < self._room:
+            some = islice(states.values(), 0, None, max(1, len(states) // _SAMPLES))
+            when = sorted(map(_idle_at, some))
+            self._sweep_at = when[len(when) // _SHARE] if when else 0
 
     def _state(self, cell: str) -> State | None:
         kept = self._states.get(cell)

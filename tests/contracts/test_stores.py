@@ -190,6 +190,34 @@ def test_keys_that_come_one_by_one_into_a_full_store_do_not_each_search_all_of_i
     assert looked < 40 * 16_000
 
 
+def test_nobody_waits_while_all_of_a_full_table_is_looked_through(clock: FakeClock) -> None:
+    """A newcomer looks at a part of it, and the next one at the next part."""
+    space = MemoryStore(max_keys=20_000, clock=clock).space(None)
+    looked = 0
+
+    def idle_at(state: State) -> int:
+        nonlocal looked
+        looked += 1
+        return int(state[0])
+
+    def keep(state: State | None, now: int) -> tuple[State, None]:
+        return (now + 1000,), None
+
+    for number in range(20_000):
+        space.update(f"key {number}", keep, idle_at)
+    for number in range(100):
+        looked = 0
+        space.update(f"late {number}", keep, idle_at)
+        assert looked <= 2048
+    clock.advance_ns(1000)
+    for number in range(30_000):
+        looked = 0
+        space.update(f"new {number}", keep, idle_at)
+        assert looked <= 2048
+        clock.advance_ns(1)
+    assert len(space) <= 20_001
+
+
 def test_records_are_bounded_as_well(space: MemorySpace, clock: FakeClock) -> None:
     """Those that are idle go, those that are not share one."""
 

@@ -3,7 +3,7 @@
 import random
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 from hypothesis import given
@@ -341,7 +341,7 @@ def test_a_closed_generator_is_an_answer() -> None:
     clock = FakeClock()
     limiter = limiter_of("1/second window", clock)
 
-    def lines() -> Iterator[int]:
+    def lines() -> Generator[int, None, None]:
         with limiter.permit():
             yield 1
             yield 2
