@@ -87,6 +87,8 @@ class RateLimiter(Policy):
         self._waiting = line_of(self._space)
         self._tiers = Tiers(limit, tiers, headroom, self._space)
         self._default = self._tiers.default
+        # The usual way, which every permit goes: one attribute less to look up.
+        self._take_one = self._default.take_one
         self._openings = Openings(self._waiting, self._space.clock)
 
     @property
@@ -98,9 +100,14 @@ class RateLimiter(Policy):
 
     def check(self, key: str = "", cost: float = 1, *, tier: str | None = None) -> Decision:
         """Take `cost` permits if they are to be had now; never waits, never raises for a no."""
-        its = self._default if tier is None else self._tiers.get(tier)
-        taken = its.take_one(key) if cost == 1 else self._take(its, key, cost)
-        # Not `==`: a state may be a tuple of anything.
+        if tier is None and cost == 1:
+            its = self._default
+            taken = self._take_one(key)
+            if taken[0]:
+                return Decision(its, taken)
+        else:
+            its = self._tiers.get(tier)
+            taken = self._take(its, key, cost)
         return Decision(its, self._behind(its, key, taken) if taken[1] is FENCE else taken)
 
     def peek(self, key: str = "", *, tier: str | None = None) -> Decision:
@@ -207,29 +214,21 @@ class RateLimiter(Policy):
             return proceed(call)
         outermost = call.limiter is None
         if outermost:
-            call.limiter = self
             call.limited_key = key
-        try:
-            return self._run(call, key, proceed, outermost=outermost)
-        finally:
-            if outermost:
-                call.limiter = None
-
-    def _run(self, call: Call, key: str, proceed: Proceed, *, outermost: bool) -> Outcome:
-        options = call.options
         its = self._default if self.tiers is None else self._tier(call)
         rule = its.rule
         cost = options.cost
-        allowed, state, used_ns, price = (
-            its.take_one(key) if cost is None else self._take(its, key, cost)
-        )
-        was_full = rule.burst > 1 and allowed and rule.was_full(state, used_ns, price)
+        taken = its.take_one(key) if cost is None else self._take(its, key, cost)
+        allowed, state, used_ns, price = taken
+        was_full = allowed and rule.burst > 1 and rule.was_full(state, used_ns, price)
         if not allowed:
             state, used_ns, waited_ns = self._wait_turn(call, its, key, price)
             call.waited_ns += waited_ns
         opening = None
         if rule.burst > 1:
             opening = self._openings.sent(key, rule, price, was_full=was_full)
+        if outermost:
+            call.limiter = self
         arrived = True
         try:
             outcome = proceed(call)
@@ -239,6 +238,8 @@ class RateLimiter(Policy):
             self._waiting.give_back(key, rule, state, used_ns, price)
             raise
         finally:
+            if outermost:
+                call.limiter = None
             if opening is not None:
                 self._openings.ended(key, rule, opening, price, arrived=arrived)
             if arrived and not rule.is_punctual:

@@ -13,7 +13,6 @@ than that or none at all.
 """
 
 import threading
-from collections import Counter
 
 from ratekit import forks
 from ratekit.clock import Clock
@@ -30,7 +29,7 @@ class Opening:
 
     def __init__(self, rule: Rule) -> None:
         self.state: State = rule.fresh
-        self.flying: Counter[Price] = Counter()
+        self.flying: dict[Price, int] = {}
         self.answers = 0
 
 
@@ -63,16 +62,16 @@ class Openings:
                 if not was_full:
                     return None
                 opening = self._openings[key] = Opening(rule)
-            opening.flying[price] += 1
+            opening.flying[price] = opening.flying.get(price, 0) + 1
             return opening
 
     def ended(self, key: str, rule: Rule, opening: Opening, price: Price, *, arrived: bool) -> None:
         """Note that an attempt was answered or failed, or (not `arrived`) was never made."""
         with self._lock:
-            opening.flying[price] -= 1
-            if not opening.flying[price]:
-                del opening.flying[price]
-            if not opening.flying:
+            left = opening.flying.pop(price) - 1
+            if left:
+                opening.flying[price] = left
+            elif not opening.flying:
                 # Nothing is under way: what comes next is an opening of its own. (Who calls one at
                 # a time ends here every time, and pays nothing.)
                 self._openings.pop(key, None)

@@ -6,7 +6,7 @@ has spent. A part that only another tier has is charged, and does not bind.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ratekit.clock import SECOND, Clock
 from ratekit.errors import ConfigurationError
@@ -25,7 +25,8 @@ _log = logging.getLogger("ratekit.limits")
 _MOST_NAMES = 1000
 
 
-class Tier(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tier:
     """One tier's limits, and what follows from them."""
 
     limits: tuple[Limit, ...]

@@ -22,7 +22,7 @@ __all__ = ["Fixed", "Window"]
 _MILLION = 1_000_000
 _GROUPS = 31
 """The most groups of a window: two integers each, and one for their sum."""
-_CELLS = 1024
+_CELLS = 256
 """Into how many parts a period is divided: the grants of one part are a group from the first."""
 
 
@@ -129,14 +129,15 @@ class Window(_Counting):
 
     def grant(self, state: "array[int]", now: int, price: int) -> "array[int] | None":
         """Return the state after a grant now, None where that is not due."""
+        if state[0] + price > self._capacity and self.earliest(state, now, price) > now:
+            return None
         if (
-            state[0] + price > self._capacity
-            or len(state) == 1
+            len(state) == 1
             or state[1] <= now - self._period_ns
             or state[-2] > now
             or state[-2] // self._cell_ns != now // self._cell_ns
         ):
-            return super().grant(state, now, price)
+            return self.spend(state, now, now, price)
         # Most often nothing is freed, and the last group is still open.
         spent = state[:]
         spent[0] += price
@@ -212,14 +213,12 @@ class Window(_Counting):
 
 def _merge(state: "array[int]") -> None:
     """Make one of the two neighbouring groups for which that means the least delay."""
-    least, place = -1, 1
-    youngest, count = state[1], state[2]
-    for index in range(3, len(state), 2):
-        later = state[index]
-        delay = count * (later - youngest)
-        if delay < least or least < 0:
-            least, place = delay, index - 2
-        youngest, count = later, state[index + 1]
+    youngest, counts = state[1::2], state[2::2]
+    delays = [
+        (later - earlier) * count
+        for earlier, later, count in zip(youngest, youngest[1:], counts, strict=False)
+    ]
+    place = 1 + 2 * delays.index(min(delays))
     state[place + 3] += state[place + 1]
     del state[place : place + 2]
 

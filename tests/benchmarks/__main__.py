@@ -31,7 +31,11 @@ if __name__ == "__main__":
         memory,
         opening,
         overhead,
+        promises,
         road,
+        rules,
+        state,
+        urgent,
     )
 
     BENCHMARKS = {
@@ -43,6 +47,10 @@ if __name__ == "__main__":
         "overhead": overhead.run,
         "import": imports.run,
         "opening": opening.run,
+        "rules": rules.run,
+        "urgent": urgent.run,
+        "state": state.run,
+        "promises": promises.run,
     }
 
 

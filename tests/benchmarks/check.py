@@ -9,15 +9,15 @@ and a lock: not a library, but the floor. Then the same with 8 threads at once (
 second by the clock, all threads together), and with 10 000 keys in turn.
 
 Promised: at most twice the reference, and ahead of limits, pyrate-limiter, throttled-py and
-nopanic.
+nopanic. After these come windows and two limits at once (`check_forms.py`).
 """
 
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 
-from tests.benchmarks.limiters import CHECKS, KEYED, REFERENCE, Terms
+from tests.benchmarks import check_forms
+from tests.benchmarks.limiters import CHECKS, KEYED, REFERENCE, Check, Terms
 from tests.benchmarks.measure import Finding, Settings, interleave, load, middle, print_table
 
 __all__ = ["run"]
@@ -25,8 +25,6 @@ __all__ = ["run"]
 _ENDLESS = Terms(1_000_000_000, 1, 1000)
 _THREADS = 8
 _KEYS = 10_000
-
-Check = Callable[[str], object]
 
 
 def _block(check: Check, calls: int) -> float:
@@ -111,4 +109,4 @@ def run(settings: Settings) -> list[Finding]:
         best = min(others, key=lambda name: middle(blocks[name]))
         share = middle(blocks["ratekit"]) / middle(blocks[best])
         findings.append(Finding(f"time / fastest peer ({best})", share, 1))
-    return findings
+    return findings + check_forms.run(settings)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ratekit import RateLimiter
 from tests.benchmarks.measure import installed, peer
 
-__all__ = ["CHECKS", "KEYED", "REFERENCE", "WAITS", "Terms"]
+__all__ = ["CHECKS", "KEYED", "REFERENCE", "WAITS", "Check", "Terms"]
 
 REFERENCE = "reference"
 """The floor: a GCRA in ten lines around a dict and a lock. No library, but what one may cost."""
@@ -38,6 +38,7 @@ class Terms(NamedTuple):
 
 
 Check = Callable[[str], object]
+"""Takes a permit for a key."""
 
 
 class Reference:

@@ -7,6 +7,7 @@ measured one after the other: each round gives every subject a turn, in an order
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import platform
 import statistics
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "Finding", "Settings", "installed", "interleave", "load", "middle", "peer", "print_header",
-    "print_table",
+    "Finding", "Settings", "hush", "installed", "interleave", "load", "middle", "peer",
+    "print_header", "print_table",
 ]  # fmt: skip
 
 _LIBRARIES = (
@@ -98,6 +99,11 @@ def interleave(subjects: Mapping[str, Callable[[], float]], rounds: int) -> dict
 def middle(figures: Iterable[float]) -> float:
     """Return the median."""
     return statistics.median(figures)
+
+
+def hush() -> None:
+    """Print no warning of ratekit's: here long waits and full stores are what is measured."""
+    logging.getLogger("ratekit").addHandler(logging.NullHandler())
 
 
 def print_header() -> None:

@@ -17,23 +17,27 @@ The wall time runs from the start of the threads to the last answer. Each seed i
 of failures; ratios and refusals are the worst of all seeds.
 """
 
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import httpx
 import httpx2
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.util import Retry as Urllib3Retry
 
 import ratekit.httpx
 import ratekit.httpx2
 from ratekit import Pipeline, RateLimiter, Retry
-from ratekit.requests import RateKitAdapter
 from ratekit.testing import ApiServer
+from tests.benchmarks.clients import (
+    Client,
+    Send,
+    do,
+    httpx_client,
+    requests_client,
+    requests_ratelimiter,
+)
 from tests.benchmarks.measure import Finding, Settings, installed, load, middle, peer, print_table
 
 __all__ = ["run", "run_bare"]
@@ -42,10 +46,6 @@ RATE, BURST, NOISE, THREADS = 100, 20, 0.02, 16
 _QUICK_JOBS = 200
 # Seconds. The time of so short a job is that of its last retry, not that of its pace.
 _TOO_SHORT = 10
-
-Send = Callable[[str], int]
-"""Gets a URL and returns the status of the last answer; raises where there was none."""
-Client = Callable[[], AbstractContextManager[Send]]
 
 
 class Journey(NamedTuple):
@@ -56,20 +56,6 @@ class Journey(NamedTuple):
     refused: int
     saw: int
     failed: int
-
-
-@contextmanager
-def _requests(limit: str) -> Iterator[Send]:
-    with requests.Session() as session:
-        session.mount("http://", RateKitAdapter(Pipeline(Retry(), RateLimiter(limit))))
-        yield lambda url: session.get(url).status_code
-
-
-@contextmanager
-def _httpx(library: Any, edge: Any, limit: str) -> Iterator[Send]:
-    transport = edge.RateKitTransport(Pipeline(Retry(), RateLimiter(limit)))
-    with library.Client(transport=transport) as client:
-        yield lambda url: int(client.get(url).status_code)
 
 
 class _Refused(Exception):
@@ -94,60 +80,34 @@ def _nopanic() -> Iterator[Send]:
         yield nopanic.retry(attempts=6, on=_Refused)(limited)
 
 
-@contextmanager
-def _requests_ratelimiter() -> Iterator[Send]:
-    with peer("requests_ratelimiter").LimiterSession(per_second=RATE) as session:
-        retries = Urllib3Retry(total=5, backoff_factor=0.5, status_forcelist=[429, 503])
-        session.mount("http://", HTTPAdapter(pool_maxsize=64, max_retries=retries))
-        yield lambda url: int(session.get(url, timeout=30).status_code)
-
-
 def _ours(limit: str) -> dict[str, Client]:
+    def pipeline() -> Pipeline:
+        return Pipeline(Retry(), RateLimiter(limit))
+
     return {
-        "ratekit, requests": lambda: _requests(limit),
-        "ratekit, httpx": lambda: _httpx(httpx, ratekit.httpx, limit),
-        "ratekit, httpx2": lambda: _httpx(httpx2, ratekit.httpx2, limit),
+        "ratekit, requests": lambda: requests_client(pipeline()),
+        "ratekit, httpx": lambda: httpx_client(httpx, ratekit.httpx, pipeline()),
+        "ratekit, httpx2": lambda: httpx_client(httpx2, ratekit.httpx2, pipeline()),
     }
 
 
 def _theirs() -> dict[str, Client]:
     clients: dict[str, tuple[str, Client]] = {
         "nopanic by hand, requests": ("nopanic", _nopanic),
-        "requests-ratelimiter + urllib3 Retry": ("requests_ratelimiter", _requests_ratelimiter),
+        "requests-ratelimiter + urllib3 Retry": (
+            "requests_ratelimiter",
+            lambda: requests_ratelimiter(RATE),
+        ),
     }
     return {name: client for name, (module, client) in clients.items() if installed(module)}
 
 
 def _travel(client: Client, jobs: int, seed: int) -> Journey:
-    todo = iter(range(jobs))
-    failures: list[str] = []
-    lock = threading.Lock()
-
-    def work() -> None:
-        while True:
-            with lock:
-                job = next(todo, None)
-            if job is None:
-                return
-            try:
-                status = send(f"{server.url}/items/{job}")
-            except Exception as error:  # noqa: BLE001 (whatever it is, the job failed)
-                failures.append(repr(error))
-            else:
-                if status != requests.codes.ok:
-                    failures.append(str(status))
-
     with (
         ApiServer(RATE, BURST, noise=NOISE, seed=seed, process=True) as server,
         client() as send,
     ):
-        threads = [threading.Thread(target=work) for _ in range(THREADS)]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        wall = time.perf_counter() - began
+        wall, failures = do(send, f"{server.url}/items", jobs, THREADS)
         seen = server.stats()
     floor = (jobs + seen.noise - BURST) / RATE
     return Journey(wall, floor, seen.refused, seen.requests, len(failures))
