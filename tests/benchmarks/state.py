@@ -16,8 +16,8 @@ that all of them bind, in the tenth so slowly that most are idle. "Peak" is the 
 limiter with its store, at its highest; the keys' own text is in it. "Beyond" is how many of the 400
 were granted more than their limit in any 60 seconds, counted over all windows.
 
-Promised: at most 1 KiB; the peak of a million keys at most a quarter above that of the first hundred
-thousand; nobody beyond the limit.
+Promised: at most 1 KiB; the peak of a million keys at most a quarter above that of the first
+hundred thousand; nobody beyond the limit.
 """
 
 import gc

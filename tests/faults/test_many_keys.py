@@ -12,17 +12,17 @@ FORMS = ["1/second", "1/second window", "1/second fixed", "1/second window; 2/mi
 ROOM = 10_000
 
 
-def test_a_million_keys_go_through_a_store_of_ten_thousand() -> None:
+def test_any_number_of_keys_goes_through_a_store_of_ten_thousand() -> None:
     """Idle ones make room; a key that is over its limit all the while never gets more."""
     clock = FakeClock()
     limiter = RateLimiter("1/second", store=MemoryStore(max_keys=ROOM, clock=clock))
     busy = RateLimiter("1/hour", store=limiter.store)
     assert busy.check("busy")
     limiter.check("0")
-    for number in range(1_000_000):
+    for number in range(200_000):
         if limiter.check(f"key {number}"):
             clock.advance_ns(200_000)
-        if number % 50_000 == 0:
+        if number % 10_000 == 0:
             assert not busy.check("busy")
     assert len(limiter._space) <= ROOM + 1
 

@@ -201,7 +201,7 @@ print(*(of(call).split()[1] for of in pickle.load(sys.stdin.buffer)))
 seen = subprocess.run(
     [sys.executable, "-c", there], input=pickle.dumps((own, fleet)), stdout=-1, check=True
 )
-print("elsewhere:", *(a in b for a, b in zip(seen.stdout.decode().split(), keys)))
+say("elsewhere:", *(a in b for a, b in zip(seen.stdout.decode().split(), keys)))
 if hasattr(os, "fork") and os.fork() == 0:
     say("forked:", keys == (own(call), fleet(call)), by_credential()(call) == keys[0])
     os._exit(0)
