@@ -45,7 +45,8 @@ class Joint(Rule):
         self.fresh = (0, *(rule.fresh for rule in self._rules))
         binding = [part.rule for part in parts if part.binds]
         self.limit = binding[0].limit
-        self.is_punctual = all(rule.is_punctual for rule in binding)
+        # Also of those that are only charged: they bind others in the same line.
+        self.is_punctual = all(rule.is_punctual for rule in self._rules)
         self.burst = max(rule.burst for rule in binding)
         self.saved_ns = min(rule.saved_ns for rule in binding)
 

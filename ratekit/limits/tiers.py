@@ -59,8 +59,12 @@ class Tiers:
         for name in (first, *rules):
             for rule in rules[name]:
                 layout.setdefault(_kind(rule), rule)
-        # One bucket each: its integer is time, and means the same in every tier.
-        single = all(len(parts) == 1 and isinstance(parts[0], Bucket) for parts in rules.values())
+        # One bucket each: its integer is time, and means the same in every tier. Where one is
+        # deeper than another, a hold that empties the one would leave credit in the other.
+        single = (
+            all(len(parts) == 1 and isinstance(parts[0], Bucket) for parts in rules.values())
+            and len({parts[0].saved_ns for parts in rules.values()}) == 1
+        )
         _check_shape(space, "bucket" if single else frozenset(layout), limits[first])
 
         def tier_of(name: str) -> Tier:

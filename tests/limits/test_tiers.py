@@ -110,6 +110,24 @@ def test_those_who_wait_in_different_tiers_share_one_line() -> None:
     assert (clock.now_ns() - begin) / 1e9 == pytest.approx(1.0101 + 0.101 + 0.101, rel=1e-3)
 
 
+def test_a_tier_without_a_window_tells_the_others_when_it_went_late() -> None:
+    """What is only charged counts from its real instant too."""
+    store = MemoryStore(clock=FakeClock())
+    tiers = RateLimiter("3/second", tiers={"b": "4/second window"}, store=store)._tiers
+    assert not tiers.default.rule.is_punctual
+    assert not tiers.get("b").rule.is_punctual
+
+
+def test_a_hold_binds_every_tier_of_a_key() -> None:
+    """Also one whose bucket is deeper than that of the tier that was refused."""
+    clock = FakeClock()
+    limiter = limiter_of("4/second burst 2", {"deep": "8/second burst 6"}, clock)
+    limiter.hold("k", 0.1)
+    assert not limiter.check("k", tier="deep")
+    clock.advance(0.1)
+    assert limiter.check("k")
+
+
 def test_an_unknown_tier_falls_to_the_default_with_one_warning_per_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
