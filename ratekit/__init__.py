@@ -9,13 +9,14 @@ from ratekit.errors import (
     RateKitError,
     RateLimited,
     Rejected,
+    StoreError,
 )
 from ratekit.limits.decision import Decision
 from ratekit.limits.limit import Limit
 from ratekit.limits.limiter import RateLimiter
 from ratekit.policy import Pipeline, Policy
 from ratekit.retry import Retry
-from ratekit.stores import MemoryStore
+from ratekit.stores import MemcachedStore, MemoryStore
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "Limit",
+    "MemcachedStore",
     "MemoryStore",
     "Options",
     "Pipeline",
@@ -35,5 +37,6 @@ __all__ = [
     "Rejected",
     "Retry",
     "RetryBudget",
+    "StoreError",
     "options",
 ]

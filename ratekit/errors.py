@@ -3,6 +3,7 @@
 * RateKitError
   x Rejected              ratekit refused to make the attempt; the server was not asked
     + RateLimited         the wait for a permit would be longer than the caller accepts
+    + StoreError          the shared state could not be asked, and nothing goes without it
   x DeadlineExceeded      the call cannot be over in time; the server was not asked
   x ConfigurationError    something was set to what cannot be right
 
@@ -13,7 +14,14 @@ Each takes one positional message and keywords with defaults: such an exception 
 another library's, and pickles.
 """
 
-__all__ = ["ConfigurationError", "DeadlineExceeded", "RateKitError", "RateLimited", "Rejected"]
+__all__ = [
+    "ConfigurationError",
+    "DeadlineExceeded",
+    "RateKitError",
+    "RateLimited",
+    "Rejected",
+    "StoreError",
+]
 
 
 class RateKitError(Exception):
@@ -37,6 +45,13 @@ class Rejected(RateKitError):
 
 class RateLimited(Rejected):
     """The wait for a permit would be longer than `max_wait` (or than a server's hold may be)."""
+
+
+class StoreError(Rejected):
+    """The store of shared state could not be asked.
+
+    It reaches a caller only where the store was told to be strict (`on_error="closed"`).
+    """
 
 
 class DeadlineExceeded(RateKitError):

@@ -50,6 +50,11 @@ class Joint(Rule):
         self.burst = max(rule.burst for rule in binding)
         self.saved_ns = min(rule.saved_ns for rule in binding)
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What is kept, also for other tiers."""
+        return self._parts
+
     def price(self, cost: float) -> Price:
         """Return the price in each part."""
         return tuple(

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.checks import check_number
@@ -14,10 +14,13 @@ from ratekit.limits.limit import Limit
 from ratekit.limits.opening import Openings
 from ratekit.limits.rules import Price
 from ratekit.limits.tiers import Tier, Tiers
-from ratekit.limits.waiting import Granted, line_of
+from ratekit.limits.waiting import Granted, Waiting, line_of
 from ratekit.policy import Policy
-from ratekit.stores import FENCE, MemoryStore, Taken
-from ratekit.stores.memory import SHARED
+from ratekit.stores import FENCE, MemoryStore, Space, Store, Taken, open_store
+from ratekit.stores.memory import SHARED, MemorySpace
+
+if TYPE_CHECKING:
+    from ratekit.limits.shared.waiting import SharedWaiting
 
 __all__ = ["RateLimiter"]
 
@@ -45,7 +48,8 @@ class RateLimiter(Policy):
     `max_wait`: the longest wait in seconds that a caller accepts, None for any. `max_waiting`:
     how many threads may wait for one key. `headroom`: the share of a bucket's pace that is used,
     0.99 because a client that runs exactly at the server's rate is refused now and then by jitter
-    alone.
+    alone. `store`: where the state lives: a store, or the URL of one that is shared
+    ("memcached://10.0.0.5:11211"), which needs a `name`; by default this process's memory.
 
     Raises `ConfigurationError` for a limit or a number that cannot be right.
     """
@@ -63,7 +67,7 @@ class RateLimiter(Policy):
         max_wait: float | None = None,
         max_waiting: int = 10_000,
         headroom: float = 0.99,
-        store: MemoryStore | None = None,
+        store: Store | str | None = None,
     ) -> None:
         if not isinstance(max_waiting, int) or max_waiting < 1:
             raise ConfigurationError(f"max_waiting {max_waiting!r}: use a whole number from 1 up")
@@ -77,14 +81,15 @@ class RateLimiter(Policy):
         self.max_wait = max_wait
         self.max_waiting = max_waiting
         self.headroom = headroom
+        self.store: Store
         if store is not None:
-            self.store = store
+            self.store = open_store(store)
         elif name is not None:
             self.store = SHARED
         else:
             self.store = MemoryStore()
         self._space = self.store.space(name)
-        self._waiting = line_of(self._space)
+        self._waiting = waiting_of(self._space)
         self._tiers = Tiers(limit, tiers, headroom, self._space)
         self._default = self._tiers.default
         # The usual way, which every permit goes: one attribute less to look up.
@@ -108,16 +113,14 @@ class RateLimiter(Policy):
         else:
             its = self._tiers.get(tier)
             taken = self._take(its, key, cost)
-        return Decision(its, self._behind(its, key, taken) if taken[1] is FENCE else taken)
+        return Decision(
+            its, self._waiting.take(key, its.rule, taken[3]) if taken[1] is FENCE else taken
+        )
 
     def peek(self, key: str = "", *, tier: str | None = None) -> Decision:
         """Say what `check(key)` would, and take nothing."""
         its = self._tiers.get(tier)
-        state, now_ns = self._space.look(key)
-        if state is FENCE:
-            return Decision(its, self._behind(its, key, (False, state, now_ns, its.one)))
-        if state is None:
-            state = its.rule.fresh
+        state, now_ns = self._waiting.look(key, its.rule)
         allowed = its.rule.earliest(state, now_ns, its.one) <= now_ns
         return Decision(its, (allowed, state, now_ns, its.one))
 
@@ -194,11 +197,6 @@ class RateLimiter(Policy):
         if cost == 1:
             return its.take_one(key)
         return self._space.taker(its.rule, its.rule.price(cost))(key)
-
-    def _behind(self, its: Tier, key: str, taken: Taken) -> Taken:
-        """Return what was refused because others wait, with the state once they are served."""
-        state = self._waiting.look(key)
-        return False, its.rule.fresh if state is None else state, taken[2], taken[3]
 
     # As a policy.
 
@@ -328,6 +326,16 @@ class RateLimiter(Policy):
                 "store": None if self.store is SHARED else self.store,
             },
         )
+
+
+def waiting_of(space: Space) -> "Waiting | SharedWaiting":
+    """Return who waits for what is in this space."""
+    if isinstance(space, MemorySpace):
+        return line_of(space)
+    from ratekit.limits.shared.waiting import shared_line_of
+    from ratekit.stores.memcached.space import MemcachedSpace
+
+    return shared_line_of(cast("MemcachedSpace", space))
 
 
 def _rebuilt(limit: str | Limit, configuration: dict[str, Any]) -> RateLimiter:

@@ -10,12 +10,14 @@ a row goes next all the same. The methods of a line are called with the lock of 
 """
 
 from bisect import insort
+from collections.abc import Sequence
 from operator import attrgetter
+from typing import TypeVar
 
 from ratekit.clock import SECOND, new_gate, open_gate
 from ratekit.limits.rules import Price, Rule, State
 
-__all__ = ["Line", "Ticket"]
+__all__ = ["RANK", "Line", "Ticket", "in_turn", "passed_over"]
 
 # How often in a row the one who waits longest may be passed over by higher priorities.
 _PASSED_OVER = 16
@@ -57,6 +59,9 @@ class Ticket:
         self.refusal: tuple[int, str] | None = None
 
 
+T = TypeVar("T", bound=Ticket)
+
+
 class Line:
     """The waiters of one key, and the hold that they obey."""
 
@@ -95,7 +100,7 @@ class Line:
             self.order.append(ticket)
             self.tail = ticket.rule.spend(self.tail, turn_ns, turn_ns, ticket.price)
         else:
-            insort(self.order, ticket, key=_RANK)
+            insort(self.order, ticket, key=RANK)
             self.plan(now)
 
     def has_room(self, ticket: Ticket, most: int, now: int) -> bool:
@@ -127,14 +132,7 @@ class Line:
         else:
             self.stale += now != ticket.turn_ns
         self.base = ticket.rule.spend(self.base, at, now, ticket.price)
-        if self.order and self.order[-1].priority < ticket.priority:
-            passed = any(
-                other.serial < ticket.serial and other.priority < ticket.priority
-                for other in self.order
-            )
-            self._passed = self._passed + 1 if passed else 0
-        else:
-            self._passed = 0
+        self._passed = passed_over(self.order, ticket, self._passed)
         return self.base
 
     def check(self, ticket: Ticket, now: int) -> None:
@@ -183,7 +181,7 @@ class Line:
             due = min((ticket.turn_ns for ticket in self.order[:2]), default=now)
             since = min(now, max(due, now - _LATE_NS))
         since = max(since, self.held_until_ns)
-        for ticket in self._in_turn():
+        for ticket in in_turn(self.order, self._passed):
             turn_ns = ticket.rule.earliest(state, since, ticket.price)
             if turn_ns > now:
                 if ticket.latest_ns is not None and turn_ns > ticket.latest_ns:
@@ -205,25 +203,32 @@ class Line:
         ticket.refusal = (away_ns, why)
         open_gate(ticket.gate)
 
-    def _in_turn(self) -> list[Ticket]:
-        """Return the tickets in the order in which they will be granted."""
-        order = self.order
-        if not order or order[0].priority == order[-1].priority:
-            return order[:]
-        passed = self._passed
-        waiting = dict.fromkeys(order)
-        by_age = iter(sorted(order, key=attrgetter("serial")))
-        oldest = next(by_age)
-        turns = []
-        while waiting:
-            while oldest not in waiting:
-                oldest = next(by_age)
-            best = next(iter(waiting))
-            chosen = oldest if passed >= _PASSED_OVER else best
-            passed = passed + 1 if oldest.priority < chosen.priority else 0
-            del waiting[chosen]
-            turns.append(chosen)
-        return turns
+
+def passed_over(order: Sequence[Ticket], gone: Ticket, passed: int) -> int:
+    """Return how often in a row somebody was passed over, once `gone` has left `order` and gone."""
+    if not order or order[-1].priority >= gone.priority:
+        return 0
+    over = any(other.serial < gone.serial and other.priority < gone.priority for other in order)
+    return passed + 1 if over else 0
 
 
-_RANK = attrgetter("rank")
+def in_turn(order: list[T], passed: int) -> list[T]:
+    """Return the tickets of `order` in the order in which they will be granted."""
+    if not order or order[0].priority == order[-1].priority:
+        return order[:]
+    waiting = dict.fromkeys(order)
+    by_age = iter(sorted(order, key=attrgetter("serial")))
+    oldest = next(by_age)
+    turns = []
+    while waiting:
+        while oldest not in waiting:
+            oldest = next(by_age)
+        best = next(iter(waiting))
+        chosen = oldest if passed >= _PASSED_OVER else best
+        passed = passed + 1 if oldest.priority < chosen.priority else 0
+        del waiting[chosen]
+        turns.append(chosen)
+    return turns
+
+
+RANK = attrgetter("rank")

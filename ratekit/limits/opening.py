@@ -13,11 +13,15 @@ than that or none at all.
 """
 
 import threading
+from typing import TYPE_CHECKING
 
 from ratekit import forks
 from ratekit.clock import Clock
 from ratekit.limits.rules import Price, Rule, State
 from ratekit.limits.waiting import Waiting
+
+if TYPE_CHECKING:
+    from ratekit.limits.shared.waiting import SharedWaiting
 
 __all__ = ["Opening", "Openings"]
 
@@ -36,7 +40,7 @@ class Opening:
 class Openings:
     """The openings of one limiter. A key has one only while it has attempts under way."""
 
-    def __init__(self, waiting: Waiting, clock: Clock) -> None:
+    def __init__(self, waiting: "Waiting | SharedWaiting", clock: Clock) -> None:
         self._waiting = waiting
         self._clock = clock
         # Guards the dict and what an opening counts; that a key has none is seen without it.

@@ -19,10 +19,10 @@ from ratekit.clock import SECOND
 from ratekit.errors import RateLimited
 from ratekit.limits.line import Line, Ticket
 from ratekit.limits.rules import Price, Rule, State
-from ratekit.stores import FENCE
+from ratekit.stores import FENCE, Taken
 from ratekit.stores.memory import MemorySpace
 
-__all__ = ["Granted", "Waiting", "line_of"]
+__all__ = ["Granted", "Waiting", "line_of", "refusal"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Waiting:
             if ticket.latest_ns is not None:
                 if wait_ns > ticket.latest_ns:
                     accepted = f"at most {ticket.latest_ns / SECOND:g} s are accepted"
-                    raise _refusal(key, wait_ns, accepted)
+                    raise refusal(key, wait_ns, accepted)
                 ticket.latest_ns += now
             full = len(line.order) >= most
             joins = line.has_room(ticket, most, now)
@@ -122,7 +122,7 @@ class Waiting:
             why = f"{most} threads wait already" if full else "waiting for a permit"
             _log.warning("%s: %s: %.1f s", key or "limiter", why, wait_ns / SECOND)
         if not joins:
-            raise _refusal(key, wait_ns, f"{most} wait already")
+            raise refusal(key, wait_ns, f"{most} wait already")
         return now
 
     def _line_for(self, key: str, ticket: Ticket, now: int) -> Line:
@@ -131,7 +131,7 @@ class Waiting:
         line = self._line(cell)
         held_ns = line.held_until_ns - now
         if ticket.patience_ns is not None and held_ns > ticket.patience_ns:
-            raise _refusal(key, held_ns, "the pause is longer than is waited for")
+            raise refusal(key, held_ns, "the pause is longer than is waited for")
         if not line.order:
             self._space.lift(cell, line)
             if line.base is None:
@@ -153,7 +153,7 @@ class Waiting:
                 line.catch_up(now)
                 line.check(ticket, now)
             if ticket.refusal is not None:
-                raise _refusal(key, *ticket.refusal)
+                raise refusal(key, *ticket.refusal)
             if ticket.turn_ns > now:
                 return ticket.turn_ns - now
             state = line.grant(ticket, now)
@@ -252,14 +252,23 @@ class Waiting:
 
         self._space.update(cell, step, rule.idle_at)
 
-    def look(self, key: str) -> State | None:
+    def take(self, key: str, rule: Rule, price: Price) -> Taken:
+        """Refuse a permit to who does not wait, where others do; say when it could be had."""
+        state, now = self.look(key, rule)
+        return False, state, now, price
+
+    def look(self, key: str, rule: Rule) -> tuple[State, int]:
         """Return the state of `key` as it will be when all who wait now were granted."""
-        with self._lock:
-            line = self._lines.get(self._space.cell(key))
-            if line is not None and line.order:
-                line.refresh(self._clock.now_ns())
-                return line.tail
-            return self._space.look(key)[0]
+        state, now = self._space.look(key)
+        if state is FENCE:
+            with self._lock:
+                line = self._lines.get(self._space.cell(key))
+                if line is not None and line.order:
+                    line.refresh(now)
+                    state = line.tail
+                else:
+                    state = self._space.look(key)[0]
+        return rule.fresh if state is None else state, now
 
     def _line(self, cell: str) -> Line:
         line = self._lines.get(cell)
@@ -290,7 +299,7 @@ class Waiting:
         self._tidy_at = min(_MOST, max(_MANY, 2 * len(self._lines)))
 
 
-def _refusal(key: str, wait_ns: int, why: str) -> RateLimited:
+def refusal(key: str, wait_ns: int, why: str) -> RateLimited:
     seconds = wait_ns / SECOND
     away = f"{seconds:.3f}".rstrip("0").rstrip(".")
     return RateLimited(

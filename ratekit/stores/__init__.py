@@ -10,8 +10,12 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ratekit.clock import Clock
+from ratekit.errors import ConfigurationError
 
-__all__ = ["FENCE", "Grants", "MemoryStore", "Space", "State", "Store", "Take", "Taken"]
+__all__ = [
+    "FENCE", "Grants", "MemcachedStore", "MemoryStore", "Space", "State", "Store", "Take", "Taken",
+    "open_store",
+]  # fmt: skip
 
 T = TypeVar("T")
 
@@ -84,5 +88,29 @@ class Store(ABC):
         """Return the space called `name`; None makes one that nobody else can have."""
 
 
-# The class stands in its own file; it is imported last because that file needs the names above.
+# The classes stand in their own files; they are imported last because those need the names above.
+from ratekit.stores.memcached import MemcachedStore  # noqa: E402
 from ratekit.stores.memory import MemoryStore  # noqa: E402
+
+_opened: dict[str, Store] = {}
+
+
+def open_store(where: Store | str) -> Store:
+    """Return the store that a URL names; the same URL is the same store. A store is itself.
+
+    "memory:" or `memcached://host:port,host:port` or `memcached+unix:///path`. Raises
+    `ConfigurationError` for anything else.
+    """
+    if isinstance(where, Store):
+        return where
+    if not isinstance(where, str):
+        raise ConfigurationError(f"store {where!r}: use a store or the URL of one")
+    if where == "memory:":
+        from ratekit.stores.memory import SHARED
+
+        return SHARED
+    store = _opened.get(where)
+    if store is None:
+        # setdefault is atomic: two threads that ask at once get the same one.
+        store = _opened.setdefault(where, MemcachedStore(where))
+    return store

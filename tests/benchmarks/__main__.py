@@ -26,6 +26,9 @@ if __name__ == "__main__":
     from tests.benchmarks import (
         blocking,
         check,
+        fleet,
+        fleet_faults,
+        fleet_road,
         imports,
         measure,
         memory,
@@ -51,6 +54,13 @@ if __name__ == "__main__":
         "urgent": urgent.run,
         "state": state.run,
         "promises": promises.run,
+        "fleet-road": fleet_road.run,
+        "fleet": fleet.run,
+        "fleet-faults": fleet_faults.run,
+        "fleet-outage": fleet_faults.run_outage,
+        "fleet-hold": fleet.run_hold,
+        "fleet-clock": fleet.run_clock,
+        "fleet-cost": fleet_road.run_cost,
     }
 
 

@@ -21,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LIBRARIES = (
-    "ratekit", "cachetools", "requests", "httpx", "httpx2", "urllib3",
+    "ratekit", "cachetools", "requests", "httpx", "httpx2", "urllib3", "pymemcache",
     "limits", "pyrate-limiter", "throttled-py", "nopanic", "requests-ratelimiter",
 )  # fmt: skip
 
