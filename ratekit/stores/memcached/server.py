@@ -100,6 +100,10 @@ class Server:
 
     def _talk(self, commands: Sequence[Command], *, again: bool) -> list[Reply]:
         clock = self.clock
+        while clock.is_new and self._meta is not False:
+            # Before anything is written by a clock that may be wrong by hours.
+            asked = clock.questions()
+            clock.learn(*self._converse(asked, fresh=False))
         asked = clock.questions() if self._meta is not False else []
         try:
             replies, sent, received = self._converse([*commands, *asked], fresh=False)
