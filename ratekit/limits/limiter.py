@@ -21,6 +21,7 @@ from ratekit.stores.memory import SHARED, MemorySpace
 
 if TYPE_CHECKING:
     from ratekit.limits.shared.waiting import SharedWaiting
+    from ratekit.stores.memcached.space import MemcachedSpace
 
 __all__ = ["RateLimiter"]
 
@@ -333,7 +334,6 @@ def waiting_of(space: Space) -> "Waiting | SharedWaiting":
     if isinstance(space, MemorySpace):
         return line_of(space)
     from ratekit.limits.shared.waiting import shared_line_of
-    from ratekit.stores.memcached.space import MemcachedSpace
 
     return shared_line_of(cast("MemcachedSpace", space))
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 from ratekit import forks
 from ratekit.clock import Clock
 from ratekit.limits.rules import Price, Rule, State
-from ratekit.limits.waiting import Waiting
 
 if TYPE_CHECKING:
     from ratekit.limits.shared.waiting import SharedWaiting
+    from ratekit.limits.waiting import Waiting
 
 __all__ = ["Opening", "Openings"]
 

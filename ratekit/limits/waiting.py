@@ -300,6 +300,7 @@ class Waiting:
 
 
 def refusal(key: str, wait_ns: int, why: str) -> RateLimited:
+    """Return the refusal of a permit that is so far away."""
     seconds = wait_ns / SECOND
     away = f"{seconds:.3f}".rstrip("0").rstrip(".")
     return RateLimited(

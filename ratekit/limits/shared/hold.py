@@ -56,7 +56,9 @@ class Hold:
                 self.total_ns, self.epoch = 0, ""
             return before
         until, total, epoch = read
-        if epoch == self.epoch:
+        if epoch == self.epoch or not self.epoch:
+            # The first record since there was none: its holds are new.
+            self.epoch = epoch
             if total >= before:
                 self.until_ns, self.total_ns = until, total
             return 0

@@ -34,7 +34,7 @@ class Turn:
 class Waiter(Ticket):
     """One waiting thread, and the turn that it has at present."""
 
-    __slots__ = ("has_asked", "is_lost", "must_look", "turn", "why")
+    __slots__ = ("is_lost", "must_look", "turn", "why")
 
     def __init__(
         self,
@@ -48,8 +48,7 @@ class Waiter(Ticket):
         self.turn: Turn | None = None
         # Whether it is to be seen first how far away its turn would be.
         self.must_look = False
-        # Whether it has asked itself; and that the server could not be asked for it, and why.
-        self.has_asked = False
+        # Whether the server could not be asked for it, and why.
         self.is_lost = False
         self.why = ""
 

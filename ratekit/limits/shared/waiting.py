@@ -8,35 +8,38 @@ wakes looks once more, and that same round trip reserves for those who came mean
 
 import logging
 import threading
-from collections.abc import Sequence
 from itertools import count, islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cachetools import TTLCache
 
 from ratekit import forks
 from ratekit.clock import SECOND, open_gate
 from ratekit.errors import RateLimited, StoreError
+from ratekit.limits.gcra import Bucket
 from ratekit.limits.joint import Joint
 from ratekit.limits.rules import Price, Rule, State
 from ratekit.limits.shared.alone import Alone
 from ratekit.limits.shared.census import Census
 from ratekit.limits.shared.ledger import Conversation, Ledger
 from ratekit.limits.shared.metered import MeteredLedger
+from ratekit.limits.shared.recorded import RecordedLedger
 from ratekit.limits.shared.turns import SharedLine, Turn, Waiter
 from ratekit.limits.waiting import Granted, refusal
 from ratekit.stores import Taken
 from ratekit.stores.memcached.keys import digest_of
 from ratekit.stores.memcached.server import Server
 from ratekit.stores.memcached.space import MemcachedSpace
-from ratekit.stores.memcached.wire import Command
+
+if TYPE_CHECKING:
+    from ratekit.stores.memcached.wire import Command
 
 __all__ = ["SharedWaiting", "shared_line_of"]
 
 _log = logging.getLogger("ratekit.limits")
 
 # What was heard of holds is good for so long: as long as a request is on its way.
-_FRESH_NS = SECOND // 500
+_FRESH_NS = SECOND // 2000
 # So long is another's conversation waited for.
 _PATIENT_NS = SECOND // 10
 # So long what was seen of a limit may be taken to say whether a permit is to be had.
@@ -50,6 +53,8 @@ _LATE_NS = SECOND // 20
 # How far ahead turns are reserved at most, and how many for one process at once.
 _AHEAD_NS = 60 * SECOND
 _AT_ONCE = 256
+# By how much a clock may be set forward without a word.
+_JUMP_NS = SECOND // 100
 _LONG_NS = 10 * SECOND
 _SAY_EVERY = 60.0
 _MANY = 1024
@@ -60,14 +65,25 @@ class _Line(SharedLine):
     """One key here: who waits, what is known, and whether somebody is asking."""
 
     __slots__ = (
-        "alone_since", "asked_at", "emptied_at", "full_until", "heard_at", "is_asking", "ledger",
+        "alone_since",
+        "asked_at",
+        "corrected_ns",
+        "emptied_at",
+        "full_until",
+        "heard_at",
+        "is_asking",
+        "ledger",
         "server",
     )  # fmt: skip
 
-    def __init__(self, digest: str, server: Server, periods: Sequence[int]) -> None:
+    def __init__(self, digest: str, server: Server, rule: Rule) -> None:
         super().__init__()
         self.server = server
-        self.ledger: Ledger = MeteredLedger(digest, self, periods)
+        self.ledger: Ledger
+        if _is_metered(rule):
+            self.ledger = MeteredLedger(digest, self, _periods(rule))
+        else:
+            self.ledger = RecordedLedger(digest, self, rule)
         self.is_asking = False
         self.asked_at = 0
         # When the last answer was asked for.
@@ -77,15 +93,12 @@ class _Line(SharedLine):
         # When its buckets were last taken to be empty, and since when it is alone: own clock.
         self.emptied_at = 0 if server.is_lost or server.is_settling else server.clock.own_ns()
         self.alone_since = 0
+        # The clock's correction by which its turns were reserved.
+        self.corrected_ns = server.clock.correction_ns
 
 
 class _LostError(Exception):
     """The shared state cannot be asked now: the caller goes on alone."""
-
-    def __init__(self, why: str, *, asked: bool) -> None:
-        super().__init__(why)
-        # Whether the caller itself has waited for the server.
-        self.asked = asked
 
 
 class SharedWaiting:
@@ -154,7 +167,7 @@ class SharedWaiting:
             if max_wait_ns is not None:
                 max_wait_ns = max(0, max_wait_ns - spent)
             # Who has waited for the server goes before those who have not.
-            how["priority"] += lost.asked
+            how["priority"] += spent > _LATE_NS
             granted = self._go_alone(key, line, rule, price, max_wait_ns=max_wait_ns, **how)
             return granted._replace(waited_ns=line.server.clock.now_ns() - began)
         except BaseException:
@@ -172,7 +185,7 @@ class SharedWaiting:
                 for old in list(islice(idle, _LINES // 16)):
                     del self._lines[old]
             digest, server = self._space.place(key)
-            line = self._lines[key] = _Line(digest, server, _periods(rule))
+            line = self._lines[key] = _Line(digest, server, rule)
         return line
 
     def _join(self, line: _Line, key: str, waiter: Waiter, most: int) -> None:
@@ -211,6 +224,7 @@ class SharedWaiting:
             now = line.server.clock.now_ns()
             if waiter.refusal is not None:
                 raise refusal(key, *waiter.refusal)
+            self._follow_clock(line)
             if waiter.turn is None:
                 return self._step_without_turn(line, waiter, now)
             ledger = line.ledger
@@ -229,15 +243,15 @@ class SharedWaiting:
             turn = line.use(waiter)
             self._wake_next(line)
             state = ledger.granted(turn, now)
-            return Granted(state, max(now, turn.at_ns) if turn.after is not None else now, 0)
+            return Granted(state, now if turn.after is None else turn.at_ns, 0)
 
     def _step_without_turn(self, line: _Line, waiter: Waiter, now: int) -> int:
         if waiter.is_lost:
-            raise _LostError(waiter.why, asked=waiter.has_asked)
+            raise _LostError(waiter.why)
         if line.is_asking:
             left_ns = _PATIENT_NS - (now - line.asked_at)
-            if left_ns <= 0:
-                raise _LostError("no answer from memcached", asked=False)
+            if left_ns <= 0 or line.server.is_lost:
+                raise _LostError("no answer from memcached")
             return left_ns
         if now < line.full_until:
             return line.full_until - now
@@ -248,7 +262,6 @@ class SharedWaiting:
             )
             if 0 < next_ns - now < _SOON_NS and line.heard_at:
                 return next_ns - now + _SOON_NS // 4
-        waiter.has_asked = True
         return self._ask_or(line, now, 0)
 
     def _ask_or(self, line: _Line, now: int, else_ns: int) -> int:
@@ -282,6 +295,13 @@ class SharedWaiting:
             return False
         line.drop_before(time - saved_ns)
         return True
+
+    def _follow_clock(self, line: _Line) -> None:
+        """Forget the turns that a clock set forward would make due all at once."""
+        correction_ns = line.server.clock.correction_ns
+        if line.corrected_ns - correction_ns > _JUMP_NS:
+            line.take_all()
+        line.corrected_ns = correction_ns
 
     def _wake_next(self, line: _Line) -> None:
         """Let somebody else ask for those who have no turn."""
@@ -483,6 +503,12 @@ class SharedWaiting:
         with self._lock:
             now = line.server.clock.now_ns()
             return line.ledger.state(rule, now), now
+
+
+def _is_metered(rule: Rule) -> bool:
+    """Return whether a rule is made of buckets only."""
+    parts = [part.rule for part in rule.parts] if isinstance(rule, Joint) else [rule]
+    return all(isinstance(part, Bucket) for part in parts)
 
 
 def _periods(rule: Rule) -> list[int]:

@@ -34,12 +34,8 @@ def addresses_of(
         return [_of_client(servers)]
     else:
         raise ConfigurationError(f"servers {servers!r}: use {_RIGHT}, a list of these, or a client")
-    found = []
-    for text in texts:
-        for place in _places(text):
-            found.append(
-                Address(**place, connect_timeout=connect_timeout, timeout=timeout, tls=tls)
-            )
+    how: dict[str, Any] = {"connect_timeout": connect_timeout, "timeout": timeout, "tls": tls}
+    found = [Address(**place, **how) for text in texts for place in _places(text)]
     names = [str(address) for address in found]
     for name in names:
         if names.count(name) > 1:

@@ -8,6 +8,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ratekit import forks
 from ratekit.clock import SECOND, Clock
@@ -22,6 +23,7 @@ __all__ = ["Server"]
 _log = logging.getLogger("ratekit.stores")
 
 # How long to leave a server alone that did not answer: at first, and at most.
+_HURRIED = 0.1
 _FIRST_PAUSE_NS = SECOND // 20
 _LONGEST_PAUSE_NS = SECOND // 2
 # How long after the first answer the others may not have noticed that it answers.
@@ -33,6 +35,12 @@ class Server:
 
     def __init__(self, address: Address, pool_size: int, clock: Clock, prefix: bytes) -> None:
         self.address = address
+        # Who asks whether it is back has work to do.
+        self._hurried = replace(
+            address,
+            timeout=min(address.timeout, _HURRIED),
+            connect_timeout=min(address.connect_timeout, _HURRIED),
+        )
         self.round_trips = 0
         self.clock = SharedClock(clock, prefix, str(address))
         self._pool = Pool(self._connect, pool_size, address.timeout)
@@ -87,6 +95,8 @@ class Server:
                 self._is_asked = False
         if self._lost_at is not None:
             self._found()
+            # They are in a hurry.
+            self._pool.drain()
         return replies
 
     def version(self) -> str:
@@ -124,12 +134,12 @@ class Server:
             return replies, sent, self.clock.own_ns()
 
     def _connect(self) -> Connection:
-        connection = Connection(self.address)
+        connection = Connection(self._hurried if self.is_lost else self.address)
         if self._meta is None:
             self._meta = connection.speaks_meta(self._probe_key)
             if not self._meta:
                 connection.close()
-                connection = Connection(self.address)
+                connection = Connection(self._hurried if self.is_lost else self.address)
         return connection
 
     def _enter(self) -> bool:

@@ -1,4 +1,4 @@
-"""How far this host's clock is from the one its fleet shares, learned on trips that are made anyway.
+"""How far this host's clock is from its fleet's, learned on round trips that are made anyway.
 
 One long-lived key on the server has a remaining life, in whole seconds, that falls at the server's
 second. An answer `remaining` to a question that was sent at one local instant and answered at

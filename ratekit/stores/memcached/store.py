@@ -1,7 +1,7 @@
 """State that a fleet of processes shares, in memcached."""
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from ratekit.checks import check_positive
@@ -78,7 +78,7 @@ class MemcachedStore(Store):
         return sum(server.round_trips for server in self.servers)
 
     def space(self, name: str | None) -> MemcachedSpace:
-        """Return the space called `name`. Raises `ConfigurationError` for None: whose would it be?"""
+        """Return the space called `name`. Raises `ConfigurationError` for None."""
         if name is None:
             raise ConfigurationError(
                 "what is shared through memcached needs a name that says whose budget it is: "
