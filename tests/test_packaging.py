@@ -44,7 +44,7 @@ OUTSIDE = {
     "httpcore2": {"httpx2"},
     "httpx": {"httpx", "cli", "demo"},
     "httpx2": {"httpx2", "cli", "demo"},
-    "pymemcache": {"stores.memcached"},
+    "pymemcache": {"stores.memcached.connection", "stores.memcached.store"},
     "requests": {"requests", "cli", "demo"},
     "rich": {"cli", "demo"},
     "urllib3": {"requests", "cli", "demo"},

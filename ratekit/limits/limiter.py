@@ -89,7 +89,8 @@ class RateLimiter(Policy):
             self.store = SHARED
         else:
             self.store = MemoryStore()
-        self._space = self.store.space(name)
+        # Which kind it is, only its own parts need to know.
+        self._space: Any = self.store.space(name)
         self._waiting = waiting_of(self._space)
         self._tiers = Tiers(limit, tiers, headroom, self._space)
         self._default = self._tiers.default

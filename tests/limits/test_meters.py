@@ -26,7 +26,11 @@ class Server:
         held = self.items.get(command.key)
         match command:
             case Bump() | Get():
-                return Reply(done=False) if held is None else Reply(True, *held)
+                return (
+                    Reply(done=False)
+                    if held is None
+                    else Reply(done=True, value=held[0], cas=held[1])
+                )
             case Add(key, by, _, first):
                 value = first if held is None else int(held[0]) + by
                 return self._keep(key, b"%d" % (value or 0))
@@ -41,7 +45,7 @@ class Server:
     def _keep(self, key: bytes, value: bytes) -> Reply:
         self._tokens += 1
         self.items[key] = value, self._tokens
-        return Reply(True, value, self._tokens)
+        return Reply(done=True, value=value, cas=self._tokens)
 
 
 class Process:
@@ -147,7 +151,7 @@ def test_a_lost_integer_begins_where_it_was_last_seen() -> None:
             turns = one.hear(now)
         return turns
 
-    assert reserve(45, START) == [START] * 45
+    assert reserve(40, START) == [START] * 40
     server.items.clear()
     assert reserve(1, START)[0] >= START + bucket.interval_ns // 2
 

@@ -24,7 +24,7 @@ from ratekit.limits.joint import Joint
 from ratekit.limits.rules import Price, Rule
 from ratekit.stores.memcached.wire import Add, Bump, Command, Get, Put, Reply
 
-__all__ = ["Charge", "Meter", "Reserving", "charges_of"]
+__all__ = ["SLACK", "Charge", "Meter", "Reserving", "charges_of"]
 
 _log = logging.getLogger("ratekit.limits")
 
@@ -36,7 +36,12 @@ _BACKLOG_PERMITS = 1000
 # By how much an integer may lie before what was seen of it last: permits come back.
 _RETURNED = 2
 _SPARE = 3600
+SLACK = 5
+"""One part in so many of a bucket is kept back. By as much may its integer lie behind the clock
+before it must be brought up; and while a burst opens connections, the server's bucket, which is
+full until the first request arrives, does not fill up as ours does."""
 _LONGEST_LAG_NS = SECOND // 100
+_EARLY = 64
 
 
 class Charge(NamedTuple):
@@ -73,8 +78,11 @@ def charges_of(rule: Rule, price: Price) -> tuple[Charge, ...]:
 
 
 def _charge(meter: int, bucket: Bucket, price: int, *, binds: bool) -> Charge:
-    slack = bucket.burst // 10 * bucket.interval_ns
-    reach = bucket.reach_ns(price) - slack
+    slack = bucket.burst // SLACK * bucket.interval_ns
+    # An idle meter is brought up to when the answer will be there. What comes right after may not
+    # have to wait for that: a small part of a permit is no matter.
+    early = min(_LONGEST_LAG_NS, bucket.interval_ns // _EARLY)
+    reach = bucket.reach_ns(price) - slack + early
     return Charge(meter, price, reach, slack, bucket.depth_ns, bucket.interval_ns, binds)
 
 

@@ -17,10 +17,10 @@ from ratekit.stores.memcached.keys import key_of
 from ratekit.stores.memcached.record import Record, Update
 from ratekit.stores.memcached.wire import Command, Get, Reply
 
-__all__ = ["RecordedLedger"]
+__all__ = ["GRACE_NS", "RecordedLedger"]
 
-# A thread wakes so late: its permit is counted as if it had been used then.
-_GRACE_NS = SECOND // 500
+GRACE_NS = SECOND // 500
+"""A thread wakes so late: its permit is counted as if it had been used then."""
 
 
 class RecordedLedger(Ledger):
@@ -88,7 +88,7 @@ class RecordedLedger(Ledger):
             for rule, price in wants:
                 at = rule.earliest(state, max(now, until, front), price)
                 state = rule.spend(state, at, at, price)
-                state = rule.answered(state, at, price, at + _GRACE_NS)
+                state = rule.answered(state, at, price, at + GRACE_NS)
                 turns.append(Turn(rule, price, at, state))
                 front = at
             return (until, front, state), turns
@@ -123,7 +123,7 @@ class RecordedLedger(Ledger):
 
         def change(until: int, front: int, state: State, now: int) -> tuple[State, None]:
             for turn in turns:
-                counted = turn.at_ns + _GRACE_NS
+                counted = turn.at_ns + GRACE_NS
                 state = turn.rule.unspend(state, turn.after, counted, turn.price, now)
             return (until, front, state), None
 
@@ -133,7 +133,7 @@ class RecordedLedger(Ledger):
         """Return a conversation that counts an attempt at its answer, where it may be counted."""
 
         def change(until: int, front: int, state: State, now: int) -> tuple[State, None]:
-            return (until, front, rule.answered(state, used_ns + _GRACE_NS, price, now)), None
+            return (until, front, rule.answered(state, used_ns + GRACE_NS, price, now)), None
 
         return _Change(self, change)
 

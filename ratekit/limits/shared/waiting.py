@@ -23,7 +23,7 @@ from ratekit.limits.shared.alone import Alone
 from ratekit.limits.shared.census import Census
 from ratekit.limits.shared.ledger import Conversation, Ledger
 from ratekit.limits.shared.metered import MeteredLedger
-from ratekit.limits.shared.recorded import RecordedLedger
+from ratekit.limits.shared.recorded import GRACE_NS, RecordedLedger
 from ratekit.limits.shared.turns import SharedLine, Turn, Waiter
 from ratekit.limits.waiting import Granted, refusal
 from ratekit.stores import Taken
@@ -173,6 +173,9 @@ class SharedWaiting:
         except BaseException:
             self._leave(line, waiter)
             raise
+        if not rule.is_punctual and line.server.clock.now_ns() - step.used_ns > GRACE_NS:
+            # It woke up too late for the instant at which its permit was counted.
+            self.answered(key, rule, step.used_ns, price)
         return step._replace(waited_ns=step.used_ns - began)
 
     # With the lock held for a moment each.
