@@ -16,7 +16,7 @@ from ratekit.limits.rules import Price
 from ratekit.limits.tiers import Tier, Tiers
 from ratekit.limits.waiting import Granted, Waiting, line_of
 from ratekit.policy import Policy
-from ratekit.stores import FENCE, MemoryStore, Space, Store, Taken, open_store
+from ratekit.stores import FENCE, MemoryStore, Space, Store, Take, Taken, open_store
 from ratekit.stores.memory import SHARED, MemorySpace
 
 if TYPE_CHECKING:
@@ -198,7 +198,8 @@ class RateLimiter(Policy):
     def _take(self, its: Tier, key: str, cost: float) -> Taken:
         if cost == 1:
             return its.take_one(key)
-        return self._space.taker(its.rule, its.rule.price(cost))(key)
+        taker: Callable[..., Take] = self._space.taker
+        return taker(its.rule, its.rule.price(cost))(key)
 
     # As a policy.
 

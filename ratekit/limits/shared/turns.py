@@ -21,7 +21,7 @@ _KIND = tuple[int, Price]
 class Turn:
     """One reserved permit. `at_ns` is in the ledger's own time."""
 
-    __slots__ = ("after", "at_ns", "price", "rule")
+    __slots__ = ("after", "at_ns", "price", "rule", "was_due")
 
     def __init__(self, rule: Rule, price: Price, at_ns: int, after: object = None) -> None:
         self.rule = rule
@@ -29,6 +29,8 @@ class Turn:
         self.at_ns = at_ns
         # What the state was once it was reserved; only where that says how to give it back.
         self.after = after
+        # Whether it could be used at once: nobody slept until then.
+        self.was_due = False
 
 
 class Waiter(Ticket):

@@ -39,7 +39,7 @@ __all__ = ["SharedWaiting", "shared_line_of"]
 _log = logging.getLogger("ratekit.limits")
 
 # What was heard of holds is good for so long: as long as a request is on its way.
-_FRESH_NS = SECOND // 2000
+_FRESH_NS = SECOND // 500
 # So long is another's conversation waited for.
 _PATIENT_NS = SECOND // 10
 # So long what was seen of a limit may be taken to say whether a permit is to be had.
@@ -239,12 +239,13 @@ class SharedWaiting:
                 return min(wait_ns, _LOOK_NS)
             if self._drop_late(line, now):
                 return self._step_without_turn(line, waiter, now)
-            if now - line.heard_at > _FRESH_NS and not line.server.is_lost:
+            good_ns = _RECENT_NS if waiter.turn.was_due else _FRESH_NS
+            if now - line.heard_at > good_ns and not line.server.is_lost:
                 left_ns = _PATIENT_NS - (now - line.asked_at)
                 if not line.is_asking or left_ns > 0:
                     return self._ask_or(line, now, left_ns)
             turn = line.use(waiter)
-            self._wake_next(line)
+            self._wake_next(line, now)
             state = ledger.granted(turn, now)
             return Granted(state, now if turn.after is None else turn.at_ns, 0)
 
@@ -258,13 +259,9 @@ class SharedWaiting:
             return left_ns
         if now < line.full_until:
             return line.full_until - now
-        if waiter.latest_ns is None and line.order:
-            # Who goes next asks anyway, and for this one too.
-            next_ns = min(
-                (line.ledger.due(turns[0].at_ns) for turns in line.turns.values()), default=0
-            )
-            if 0 < next_ns - now < _SOON_NS and line.heard_at:
-                return next_ns - now + _SOON_NS // 4
+        if waiter.latest_ns is None and self._goes_soon(line, now):
+            # Who goes next asks anyway, or is about to come again: one asks for all of them.
+            return _SOON_NS
         return self._ask_or(line, now, 0)
 
     def _ask_or(self, line: _Line, now: int, else_ns: int) -> int:
@@ -306,19 +303,27 @@ class SharedWaiting:
             line.take_all()
         line.corrected_ns = correction_ns
 
-    def _wake_next(self, line: _Line) -> None:
+    def _goes_soon(self, line: _Line, now: int) -> bool:
+        """Return whether a thread of the line has its turn in a moment, or has it now."""
+        return any(
+            -_SOON_NS < line.ledger.due(turns[0].at_ns) - now < _SOON_NS
+            for turns in line.turns.values()
+        )
+
+    def _wake_next(self, line: _Line, now: int) -> None:
         """Let somebody else ask for those who have no turn."""
-        if not line.is_asking:
-            for one in line.order:
-                if one.turn is None and not one.is_lost:
-                    open_gate(one.gate)
-                    return
+        if line.is_asking or self._goes_soon(line, now):
+            return
+        for one in line.order:
+            if one.turn is None and not one.is_lost:
+                open_gate(one.gate)
+                return
 
     def _leave(self, line: _Line, waiter: Waiter) -> None:
         """Give up a place, and the turn where nobody else here has a use for it."""
         with self._lock:
             line.leave(waiter)
-            self._wake_next(line)
+            self._wake_next(line, line.server.clock.now_ns())
             spare = line.spare()
         if spare:
             self._try(line, line.ledger.give_back(spare))
@@ -339,6 +344,9 @@ class SharedWaiting:
                 conversation = line.ledger.reserve([(one.rule, one.price) for one in wants])
             turns = self._converse(line, conversation)
             with self._lock:
+                now = line.server.clock.now_ns()
+                for turn in turns or []:
+                    turn.was_due = line.ledger.due(turn.at_ns) <= now
                 line.reserved(turns or [])
                 self._refuse_late(line)
                 spare = line.spare()
