@@ -1,7 +1,7 @@
 """Measures ratekit beside other libraries and says whether it keeps its promises.
 
-    python tests/benchmarks                  all of it, about ten minutes
-    python tests/benchmarks --quick          rough figures, about a minute
+    python tests/benchmarks                  all of it, about fifteen minutes
+    python tests/benchmarks --quick          rough figures, about two minutes
     python tests/benchmarks check memory     two of them
 
 Run it where ratekit and the libraries to compare with are installed (`tox -e bench`); one that is
