@@ -12,7 +12,7 @@ __all__ = ["commands", "main"]
 
 INSTALL = "pip install 'ratekit[cli,requests,httpx]'"
 # What the extras named there bring. Any other module that is missing is a fault of ours.
-EXTRAS = {"click", "httpx", "httpx2", "requests", "rich"}
+EXTRAS = {"click", "httpx", "httpx2", "pymemcache", "requests", "rich"}
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended
 
@@ -22,11 +22,14 @@ def commands() -> "click.Group":
     import click
 
     from ratekit.demo.command import demo
+    from ratekit.doctor import doctor, status
 
     group = click.Group(
         "ratekit", help="Rate limits, retries and pacing for other people's HTTP APIs."
     )
     group.add_command(demo)
+    group.add_command(doctor())
+    group.add_command(status())
     versioned: click.Group = click.version_option(
         ratekit.__version__, prog_name="ratekit", message="%(prog)s %(version)s"
     )(group)

@@ -33,13 +33,13 @@ LAYERS = (
         "requests",
     }
     | {"batch", "config", "jobs"},
-    {"__main__", "cli", "demo", "testing"},
+    {"__main__", "cli", "demo", "doctor", "testing"},
 )
 
 # Which modules may import what others wrote. Everything else comes with Python.
 OUTSIDE = {
     "cachetools": set[str]().union(*LAYERS),
-    "click": {"cli", "demo"},
+    "click": {"cli", "demo", "doctor"},
     "httpcore": {"httpx"},
     "httpcore2": {"httpx2"},
     "httpx": {"httpx", "cli", "demo"},

@@ -178,6 +178,10 @@ class RateLimiter(Policy):
         check_number("hold", seconds, unit="seconds")
         self._waiting.hold(key, self._default.rule, to_ns(seconds))
 
+    def held_for(self, key: str = "") -> float:
+        """Return how many seconds the hold of `key` still lasts, as far as is known here; or 0."""
+        return self._waiting.held_ns(key, self._default.rule) / SECOND
+
     def _acquire(
         self, its: Tier, key: str, cost: float, max_wait: float | None, priority: int
     ) -> tuple[Granted, Price]:

@@ -270,6 +270,12 @@ class Waiting:
                     state = self._space.look(key)[0]
         return rule.fresh if state is None else state, now
 
+    def held_ns(self, key: str, rule: Rule) -> int:
+        """Return how long the hold of `key` still lasts."""
+        with self._lock:
+            line = self._lines.get(self._space.cell(key))
+            return 0 if line is None else max(0, line.held_until_ns - self._clock.now_ns())
+
     def _line(self, cell: str) -> Line:
         line = self._lines.get(cell)
         if line is None:

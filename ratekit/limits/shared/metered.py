@@ -8,7 +8,7 @@ from ratekit.limits.joint import Joint
 from ratekit.limits.rules import Price, Rule, State
 from ratekit.limits.shared.hold import Hold
 from ratekit.limits.shared.ledger import Conversation, Ledger, Want
-from ratekit.limits.shared.meters import SLACK, Charge, Meter, Reserving, charges_of
+from ratekit.limits.shared.meters import SLACK, Charge, Meter, Reserving, charges_of, early_ns
 from ratekit.limits.shared.turns import SharedLine, Turn
 from ratekit.stores.memcached.keys import key_of
 from ratekit.stores.memcached.wire import Add, Command, Get, Put, Reply
@@ -104,7 +104,7 @@ class MeteredLedger(Ledger):
             if isinstance(bucket, Bucket):
                 if tat > now:
                     # The slack is not to be had at once.
-                    tat += bucket.burst // SLACK * bucket.interval_ns
+                    tat += bucket.burst // SLACK * bucket.interval_ns - early_ns(bucket)
                 if self.holding.until_ns > now:
                     tat = max(tat, bucket.floor(self.holding.until_ns))
             tats.append(tat)

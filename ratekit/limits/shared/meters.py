@@ -24,7 +24,7 @@ from ratekit.limits.joint import Joint
 from ratekit.limits.rules import Price, Rule
 from ratekit.stores.memcached.wire import Add, Bump, Command, Get, Put, Reply
 
-__all__ = ["SLACK", "Charge", "Meter", "Reserving", "charges_of"]
+__all__ = ["SLACK", "Charge", "Meter", "Reserving", "charges_of", "early_ns"]
 
 _log = logging.getLogger("ratekit.limits")
 
@@ -79,11 +79,17 @@ def charges_of(rule: Rule, price: Price) -> tuple[Charge, ...]:
 
 def _charge(meter: int, bucket: Bucket, price: int, *, binds: bool) -> Charge:
     slack = bucket.burst // SLACK * bucket.interval_ns
-    # An idle meter is brought up to when the answer will be there. What comes right after may not
-    # have to wait for that: a small part of a permit is no matter.
-    early = min(_LONGEST_LAG_NS, bucket.interval_ns // _EARLY)
-    reach = bucket.reach_ns(price) - slack + early
+    reach = bucket.reach_ns(price) - slack + early_ns(bucket)
     return Charge(meter, price, reach, slack, bucket.depth_ns, bucket.interval_ns, binds)
+
+
+def early_ns(bucket: Bucket) -> int:
+    """Return how much too early a permit may be: a small part of its interval.
+
+    An idle meter is brought up to when the answer will be there, and what comes right after should
+    not have to wait for that.
+    """
+    return min(_LONGEST_LAG_NS, bucket.interval_ns // _EARLY)
 
 
 class Meter:

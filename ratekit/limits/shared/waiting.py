@@ -515,6 +515,12 @@ class SharedWaiting:
             now = line.server.clock.now_ns()
             return line.ledger.state(rule, now), now
 
+    def held_ns(self, key: str, rule: Rule) -> int:
+        """Return how long the hold of `key` still lasts."""
+        with self._lock:
+            line = self._line(key, rule)
+            return max(0, line.ledger.held_until_ns - line.server.clock.now_ns())
+
 
 def _is_metered(rule: Rule) -> bool:
     """Return whether a rule is made of buckets only."""

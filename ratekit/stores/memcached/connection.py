@@ -92,6 +92,15 @@ class Connection:
             said.startswith(b"HD\r\nVA 1 c") and said.endswith(b"MN\r\n") and b"ERROR" not in said
         )
 
+    def stats(self, *what: str) -> dict[str, str]:
+        """Return what the server says of itself."""
+        try:
+            found = self._client.stats(*what)
+        except Exception as error:
+            raise Lost(str(error) or type(error).__name__) from error
+        # pymemcache makes of some values what they mean, and leaves the others.
+        return {_text(name): _text(value) for name, value in found.items()}
+
     def _receive(self, size: int) -> bytes:
         data = self._socket.recv(size)
         # A server may drip: each byte in time, and the whole of it never.
@@ -161,3 +170,7 @@ class _Named:
 
     def wrap_socket(self, plain: socket.socket, server_hostname: str) -> socket.socket:
         return self._context.wrap_socket(plain, server_hostname=self._host)
+
+
+def _text(value: object) -> str:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)

@@ -104,6 +104,11 @@ class Server:
         with self._pool.connection(fresh=True) as connection:
             return connection.version
 
+    def stats(self, *what: str) -> dict[str, str]:
+        """Return what the server says of itself. Raises `Unavailable` or `Lost`."""
+        with self._pool.connection(fresh=True) as connection:
+            return connection.stats(*what)
+
     def close(self) -> None:
         """Close the idle connections. The next conversation opens a new one."""
         self._pool.drain()
