@@ -16,6 +16,7 @@ from pymemcache.client.base import Client
 
 from ratekit import ConfigurationError, MemcachedStore, RateLimited, RateLimiter, StoreError
 from ratekit.stores.memcached.address import addresses_of
+from ratekit.stores.memcached.frame import Value
 from ratekit.stores.memcached.pool import Pool
 from ratekit.stores.memcached.wire import Get, Unavailable
 from tests.conftest import Memcached, StartMemcached
@@ -269,3 +270,29 @@ def test_updates_of_many_threads_all_count(memcached: Memcached) -> None:
     for thread in threads:
         thread.join()
     assert spaces[0].look("k")[0] == 100
+
+
+def test_counts_and_slots_are_everybodys(memcached: Memcached) -> None:
+    """What one process counts the other sees; of a few slots no more are taken than there are."""
+    name = uuid.uuid4().hex
+    one, other = (MemcachedStore(memcached.url).space(name) for _ in range(2))
+    assert [one.count("k", 1000), other.count("k", 1000, 5), one.count("k", 1000)] == [1, 6, 7]
+    taken = [space.take_slot("k", 3, 100_000) for space in (one, other) * 3]
+    assert taken == [True] * 3 + [False] * 3
+    assert one.take_slot("another", 1, 60)
+
+
+def test_values_are_kept_whole_or_not_at_all(memcached: Memcached) -> None:
+    """A value comes back as it was; one that is too large removes the older one."""
+    space = MemcachedStore(memcached.url).space(uuid.uuid4().hex)
+    times = {"created_ms": 1, "fresh_until_ms": 2, "stale_until_ms": 3}
+    small = Value(meta={"status": 200}, body=b"body\r\nEND\r\n" * 300, **times)
+    assert space.value("k") is None
+    assert space.keep("k", small, 60)
+    assert space.value("k") == small
+    assert space.value("other") is None
+    assert not space.keep("k", Value(meta={}, body=os.urandom(1_100_000), **times), 60)
+    assert space.value("k") is None
+    space.keep("k", small, 60)
+    space.forget("k")
+    assert space.value("k") is None
