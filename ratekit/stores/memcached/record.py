@@ -17,7 +17,8 @@ __all__ = ["Record", "Update"]
 
 T = TypeVar("T")
 
-_TRIES = 32
+# Somebody always comes first, so it ends; this is for a server that says "changed" for ever.
+_TRIES = 1000
 # What is kept beyond the instant from which it says nothing: clocks differ.
 _SPARE = 60
 

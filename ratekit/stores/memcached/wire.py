@@ -142,6 +142,8 @@ class Reader:
             if len(self._data) > _LONGEST_LINE:
                 raise Garbled("a reply's line is too long")
             self._more()
+        if end > _LONGEST_LINE:
+            raise Garbled("a reply's line is too long")
         line, self._data = self._data[:end], self._data[end + 2 :]
         return line
 
