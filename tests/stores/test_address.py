@@ -9,7 +9,7 @@ from pymemcache.client.base import Client, PooledClient
 from ratekit import ConfigurationError, MemcachedStore
 from ratekit.stores import open_store
 from ratekit.stores.memcached.address import addresses_of
-from ratekit.stores.memcached.connection import Address, Connection
+from ratekit.stores.memcached.connection import Address, Connection, _places
 from ratekit.stores.memcached.wire import Get, Unavailable
 from tests.conftest import Memcached
 
@@ -59,7 +59,6 @@ def test_a_url_names_hosts_or_a_path(servers: object, expected: list[Address]) -
         "memcached://::1",
         "memcached://[::1",
         "memcached://a b",
-        "memcached://a\n",
         "memcached+unix://",
         "memcached+unix:///a\0b",
         ["memcached://a", "b"],
@@ -140,3 +139,9 @@ def test_a_name_without_an_address_is_unavailable(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(Unavailable, match=r"nowhere\.example"):
         Connection(Address("nowhere.example"))
+
+
+def test_a_link_local_address_keeps_its_link() -> None:
+    """Without it nobody could say by which of its links the machine is to send."""
+    assert _places(Address("::1%1", 5)) == [(("::1%1", 5), None)]
+    assert _places(Address("::1", 5)) == [(("::1", 5), None)]

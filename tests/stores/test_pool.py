@@ -74,9 +74,8 @@ def test_who_waits_gets_the_next_that_is_free() -> None:
 def test_the_one_used_last_is_used_next() -> None:
     """So that few stay in use."""
     pool = pool_of(3)
-    with pool.connection() as a:
-        with pool.connection() as b, pool.connection() as c:
-            pass
+    with pool.connection() as a, pool.connection() as b, pool.connection() as c:
+        pass
     assert len({id(one) for one in (a, b, c)}) == 3
     for _ in range(3):
         with pool.connection() as one:

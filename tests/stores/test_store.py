@@ -208,10 +208,9 @@ def test_a_server_that_comes_back_is_found(
         give_up = time.monotonic() + 10
         while store.servers[0].is_lost and time.monotonic() < give_up:
             limiter.acquire("k")
-    said = [record.getMessage().partition(" s")[0] for record in caplog.records]
-    assert len(said) == 2
-    assert "no shared state" in caplog.records[0].getMessage()
-    assert "answers again" in caplog.records[1].getMessage()
+    gone, back = (record.getMessage() for record in caplog.records)
+    assert "no shared state" in gone
+    assert "answers again" in back
 
 
 def test_a_quick_restart_costs_no_call(start_memcached: StartMemcached) -> None:
@@ -251,10 +250,9 @@ def test_a_sliding_window_is_shared(memcached: Memcached) -> None:
     """Two stores of one server grant one budget, however many moments it remembers."""
     name = uuid.uuid4().hex
     limiters = [
-        RateLimiter("300 in any hour", name=name, store=MemcachedStore(memcached.url))
+        RateLimiter("300/hour window", name=name, store=MemcachedStore(memcached.url))
         for _ in range(2)
     ]
-    granted = sum(limiter.check("k") for _ in range(160) for limiter in limiters)
-    assert granted <= 300
+    assert sum(limiter.check("k") for _ in range(160) for limiter in limiters) == 300
     with pytest.raises(RateLimited):
         limiters[0].acquire("k", max_wait=0)

@@ -181,7 +181,13 @@ def test_a_wrong_key_keeps_all_from_being_sent(talk: Callable[..., object], key:
 
 @pytest.mark.parametrize(
     ("value", "number"),
-    [(b"10  ", 10), (b"0 ", 0), (b" 7", 7), (b"18446744073709551615", (1 << 64) - 1), (b"+1", None)],
+    [
+        (b"10  ", 10),
+        (b"0 ", 0),
+        (b" 7", 7),
+        (b"18446744073709551615", (1 << 64) - 1),
+        (b"+1", None),
+    ],
 )
 def test_a_padded_number_is_a_number(value: bytes, number: int | None) -> None:
     """A server pads what became shorter."""

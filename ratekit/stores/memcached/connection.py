@@ -158,7 +158,13 @@ def _places(address: Address) -> list[tuple[Any, Any]]:
     except OSError as error:
         raise Unavailable(f"{address.host}: {error}") from error
     context = None if address.tls is None else _Named(address.tls, address.host)
-    return [((str(info[4][0]), address.port), context) for info in found]
+    return [((_numeric(info[4]), address.port), context) for info in found]
+
+
+def _numeric(place: tuple[Any, ...]) -> str:
+    """Return an address with its link, which a link-local one is of no use without."""
+    link = place[3] if len(place) == 4 else 0
+    return f"{place[0]}%{link}" if link else str(place[0])
 
 
 class _Named:
