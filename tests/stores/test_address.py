@@ -75,7 +75,7 @@ def test_a_url_names_hosts_or_a_path(servers: object, expected: list[Address]) -
 )
 def test_anything_else_is_refused(servers: object) -> None:
     """With words about what would be right, at once and not when it is first needed."""
-    with pytest.raises(ConfigurationError, match="use|named twice"):
+    with pytest.raises(ConfigurationError, match=r"use|named twice"):
         MemcachedStore(servers)
 
 
@@ -95,7 +95,8 @@ def test_a_client_says_where_it_connects_to(kind: type[Client]) -> None:
 @pytest.mark.parametrize("value", [None, 0])
 def test_a_client_that_may_wait_for_ever_is_refused(missing: str, value: object) -> None:
     """By the name of what it lacks."""
-    client = Client(("h", 7), **{"connect_timeout": 1, "timeout": 1, missing: value})
+    client = Client(("h", 7), connect_timeout=1, timeout=1)
+    setattr(client, missing, value)
     with pytest.raises(ConfigurationError, match=f"has no {missing}"):
         addresses(client)
 

@@ -8,8 +8,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 import trustme
@@ -26,56 +25,63 @@ def limiter_on(store: MemcachedStore, limit: str = "1000/second burst 100") -> R
     return RateLimiter(limit, name=uuid.uuid4().hex, store=store)
 
 
-@contextmanager
-def tls_before(server: Memcached, context: ssl.SSLContext) -> Iterator[str]:
-    """Give the URL of one that speaks TLS, and hands on to `server` what it is told."""
-    ends: list[socket.socket] = []
-    threads: list[threading.Thread] = []
+class TlsBefore:
+    """Speaks TLS, and hands on to `server` what it is told, inside a `with`."""
 
-    def carry(source: socket.socket, target: socket.socket) -> None:
+    def __init__(self, server: Memcached, context: ssl.SSLContext) -> None:
+        self.server = server
+        self.context = context
+        self.ends: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.threads = [threading.Thread(target=self.accept)]
+
+    def __enter__(self) -> str:
+        """Return the URL of it."""
+        self.threads[0].start()
+        return f"memcached://localhost:{self.listener.getsockname()[1]}"
+
+    def __exit__(self, *error: object) -> None:
+        _shut(self.listener)
+        self.threads[0].join()
+        for end in self.ends:
+            _shut(end)
+        for thread in self.threads[1:]:
+            thread.join()
+        for end in (*self.ends, self.listener):
+            end.close()
+
+    def accept(self) -> None:
+        """Take callers until the listener is shut."""
         with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for one in (source, target):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+            while True:
+                self.join_up(self.listener.accept()[0])
 
-    def start(*args: socket.socket) -> None:
-        threads.append(threading.Thread(target=carry, args=args))
-        threads[-1].start()
-
-    def accept() -> None:
-        while True:
-            try:
-                plain, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                caller = context.wrap_socket(plain, server_side=True)
-            except OSError:
-                plain.close()
-                continue
-            beyond = socket.create_connection(server.address)  # type: ignore[arg-type]
-            ends.extend((caller, beyond))
-            start(caller, beyond)
-            start(beyond, caller)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        accepting = threading.Thread(target=accept)
-        accepting.start()
+    def join_up(self, plain: socket.socket) -> None:
+        """Carry what a caller says to the server, and back."""
+        plain.settimeout(10)
         try:
-            yield f"memcached://localhost:{listener.getsockname()[1]}"
-        finally:
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            accepting.join()
-            for end in ends:
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-            for thread in threads:
-                thread.join()
-            for end in ends:
-                end.close()
+            caller = self.context.wrap_socket(plain, server_side=True)
+        except OSError:
+            plain.close()
+            return
+        beyond = socket.create_connection(self.server.address)  # type: ignore[arg-type]
+        self.ends += [caller, beyond]
+        for ends in ((caller, beyond), (beyond, caller)):
+            self.threads.append(threading.Thread(target=_carry, args=ends))
+            self.threads[-1].start()
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    _shut(source)
+    _shut(target)
+
+
+def _shut(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
 
 
 def test_tls_is_spoken_with_the_hosts_name(memcached: Memcached) -> None:
@@ -85,13 +91,13 @@ def test_tls_is_spoken_with_the_hosts_name(memcached: Memcached) -> None:
     authority.issue_cert("localhost").configure_cert(served)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    with tls_before(memcached, served) as url:
+    with TlsBefore(memcached, served) as url:
         store = MemcachedStore(url, tls=context, timeout=5, connect_timeout=5)
         assert limiter_on(store).check("k")
         assert not store.servers[0].is_lost
         store.close()
         stranger = MemcachedStore(url, tls=ssl.create_default_context(), on_error="closed")
-        with pytest.raises(StoreError, match="(?i)certificate"):
+        with pytest.raises(StoreError, match=r"(?i)certificate"):
             stranger.servers[0].talk([Get(b"rk1:test:tls")])
 
 
@@ -157,7 +163,7 @@ def test_nonsense_in_place_of_a_state_is_replaced(memcached: Memcached) -> None:
         store.servers[0].talk([Put(record.key, value, 60)])
         assert MemcachedStore(memcached.url).space(name).look("k")[0] is None
         # Who has seen it goes on from there.
-        space.update("k", lambda state, now: (state + 1, None), lambda state: NEVER)
+        space.update("k", lambda state, now: ((state or 0) + 1, None), lambda state: NEVER)
     assert MemcachedStore(memcached.url).space(name).look("k")[0] == 5
 
 
@@ -253,6 +259,6 @@ def test_a_sliding_window_is_shared(memcached: Memcached) -> None:
         RateLimiter("300/hour window", name=name, store=MemcachedStore(memcached.url))
         for _ in range(2)
     ]
-    assert sum(limiter.check("k") for _ in range(160) for limiter in limiters) == 300
+    assert sum(bool(limiter.check("k")) for _ in range(160) for limiter in limiters) == 300
     with pytest.raises(RateLimited):
         limiters[0].acquire("k", max_wait=0)
