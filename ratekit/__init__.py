@@ -3,6 +3,7 @@
 from ratekit._options import Options, options
 from ratekit.backoff import Backoff
 from ratekit.budget import RetryBudget
+from ratekit.cache import Cache
 from ratekit.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "Cache",
     "ConfigurationError",
     "DeadlineExceeded",
     "Decision",

@@ -4,21 +4,19 @@ An edge describes the native request as a `Call`, sends it with every argument t
 and turns ratekit's refusals into that library's own exceptions. It holds conversion only.
 """
 
-import functools
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ratekit._options import Options
 from ratekit.call import Call, Outcome, SendFailed
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateKitError, Rejected
+from ratekit.http.reply import Reply
 from ratekit.policy import Pipeline, Policy
 from ratekit.retry import Retry
 
 __all__ = [
     "IDEMPOTENCY_KEY",
     "native_error",
-    "origin_of",
     "pipeline_of",
     "refusal_headers",
     "travel",
@@ -28,25 +26,6 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 
 Refusals = Mapping[type[RateKitError], type[Rejected] | type[DeadlineExceeded]]
 """ratekit's refusals, and the HTTP library's own exceptions that stand for them."""
-
-_AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(?:[^/?#\\]*@)?([^/?#\\]*)")
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-
-
-def origin_of(url: str) -> str:
-    """Return scheme, host and port of a URL, without the port that the scheme implies."""
-    # Up to the path: so the few origins that a program talks to are read once each.
-    end = url.find("/", 8)
-    return _origin_of(url if end < 0 else url[:end])
-
-
-@functools.lru_cache(maxsize=256)
-def _origin_of(url: str) -> str:
-    match = _AUTHORITY.match(url)
-    if match is None:
-        return ""
-    scheme, host = match[1].lower(), match[2].lower()
-    return f"{scheme}://{host.removesuffix(_DEFAULT_PORTS.get(scheme, ':'))}"
 
 
 def pipeline_of(given: Policy | None) -> Pipeline:
@@ -68,13 +47,11 @@ def travel(
     call: Call,
     attempt: Callable[[Call], Outcome],
     refused: Refusals,
-    respond: Callable[[Call, int, Mapping[str, str]], Any],
     add_header: Callable[[str, str], object],
 ) -> Any:
     """Send one call down the pipeline; return the native answer or raise the native error.
 
-    `refused` maps ratekit's refusals to the library's own; `respond` builds a native answer for
-    those who asked for one in place of an error; `add_header` adds to the native request.
+    `refused` maps ratekit's refusals to the library's own; `add_header` adds to the native request.
     """
     options = call.options
     if options.idempotency_key is not None and IDEMPOTENCY_KEY not in call.headers:
@@ -87,8 +64,10 @@ def travel(
         failed.error.ratekit = call.details()  # type: ignore[attr-defined]
         failed.raise_native()
     except (Rejected, DeadlineExceeded) as refusal:
-        if options.refusal == "response":
-            return respond(call, 429, refusal_headers(refusal))
+        if options.refusal == "response" and call.respond is not None:
+            headers = list(refusal_headers(refusal).items())
+            call.from_cache = False
+            return call.respond(Reply(429, headers, b"", reason="Too Many Requests"), []).value
         native = native_error(refusal, refused)
         native.ratekit = call.details()  # type: ignore[union-attr]
         raise native from refusal

@@ -5,8 +5,17 @@ from datetime import timedelta
 from typing import Any
 
 from ratekit.clock import SECOND, SYSTEM
+from ratekit.http.reply import Recording, Reply
 
-__all__ = ["KeptStream", "body_of"]
+__all__ = [
+    "KeptStream",
+    "RecordedStream",
+    "body_of",
+    "bytes_of",
+    "record",
+    "reply_of",
+    "response_of",
+]
 
 # How long a body is read ahead.
 _AHEAD_NS = SECOND
@@ -62,6 +71,92 @@ class KeptStream:
 def _raising(error: Exception) -> Iterator[bytes]:
     raise error
     yield b""
+
+
+class RecordedStream:
+    """The body of an answer, recorded as its user reads it."""
+
+    def __init__(self, inner: Any, recording: Recording) -> None:
+        self._inner = inner
+        self._recording = recording
+
+    def __iter__(self) -> Iterator[bytes]:
+        recording = self._recording
+        for chunk in self._inner:
+            recording.feed(chunk)
+            yield chunk
+        recording.finish()
+
+    def close(self) -> None:
+        """Close the connection's stream; what was not read by now never will be."""
+        self._inner.close()
+        self._recording.give_up()
+
+
+def record(response: Any, recording: Recording, library: Any, stream: type[RecordedStream]) -> bool:
+    """Write the body down as it is read; return False where that cannot be done."""
+    inner = response.stream
+    if isinstance(inner, library.ByteStream):
+        # A stand-in's answer, which is here already: perhaps nobody reads it from its stream.
+        for chunk in inner:
+            recording.feed(chunk)
+        recording.finish()
+        return True
+    version: bytes = response.extensions.get("http_version", b"")
+    if (
+        "network_stream" in response.extensions
+        and version.startswith(b"HTTP/1")
+        and recording.expected is None
+        and "chunked" not in response.headers.get("transfer-encoding", "").lower()
+    ):
+        # It ends where the connection does: nobody can tell whether that is all of it.
+        return False
+    response.stream = stream(inner, recording)
+    return True
+
+
+_VERSIONS = {b"HTTP/1.0": 10, b"HTTP/1.1": 11, b"HTTP/2": 20, b"HTTP/3": 30}
+_NAMES = {number: name for name, number in _VERSIONS.items()}
+
+
+def reply_of(response: Any, body: bytes) -> Reply:
+    """Return an answer as a value."""
+    extensions = response.extensions
+    return Reply(
+        response.status_code,
+        [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw],
+        body,
+        reason=extensions.get("reason_phrase", b"").decode("ascii", "replace"),
+        version=_VERSIONS.get(extensions.get("http_version", b"HTTP/1.1"), 11),
+    )
+
+
+def response_of(reply: Reply, more: list[tuple[str, str]], method: str, library: Any) -> Any:
+    """Return a kept answer as the library gives one, unread."""
+    prepared = reply.prepared.get("httpx")
+    if prepared is None:
+        pairs = [(_bytes(name), _bytes(value)) for name, value in reply.headers]
+        extensions = {"http_version": _NAMES.get(reply.version, b"HTTP/1.1")}
+        if reply.reason:
+            extensions["reason_phrase"] = reply.reason.encode("ascii", "replace")
+        prepared = reply.prepared["httpx"] = pairs, extensions
+    pairs, extensions = prepared
+    return library.Response(
+        reply.status,
+        headers=[*pairs, *[(_bytes(name), _bytes(value)) for name, value in more]],
+        stream=library.ByteStream(b"" if method == "HEAD" else reply.body),
+        extensions=extensions.copy(),
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("latin-1", "replace")
+
+
+def bytes_of(request: Any) -> bytes | None:
+    """Return a request's body where it is there as bytes."""
+    content = getattr(request, "_content", None)
+    return content if isinstance(content, bytes) else None
 
 
 def body_of(request: Any, library: Any) -> tuple[bool, Callable[[], object] | None]:

@@ -11,14 +11,23 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
 
 from ratekit import _edge, forks
-from ratekit._httpx_bodies import KeptStream, body_of
+from ratekit._httpx_bodies import (
+    KeptStream,
+    RecordedStream,
+    body_of,
+    bytes_of,
+    record,
+    reply_of,
+    response_of,
+)  # fmt: skip
 from ratekit._httpx_proxies import Proxies
 from ratekit.call import Call, Outcome, SendFailed
 from ratekit.clock import SECOND, SYSTEM
 from ratekit.errors import ConfigurationError
+from ratekit.http.reply import Recording, Reply
 from ratekit.policy import Policy
 
-__all__ = ["KeptStream", "Library", "SharedTransport"]
+__all__ = ["KeptStream", "Library", "RecordedStream", "SharedTransport"]
 
 _POOL_SIZE = 256
 # A rejected answer that says it is no longer than this is read at once, so that its connection is
@@ -32,6 +41,7 @@ class Library(NamedTuple):
 
     module: Any
     kept_stream: type[KeptStream]
+    recorded_stream: type[RecordedStream]
     refused: _edge.Refusals
 
 
@@ -51,6 +61,13 @@ class _Answer(Outcome):
         if not isinstance(stream, KeptStream):
             stream = self.value.stream = self._library.kept_stream(self.value, self._began_ns)
         return stream
+
+    def record(self, recording: Recording) -> bool:
+        library = self._library
+        return record(self.value, recording, library.module, library.recorded_stream)
+
+    def reply(self, body: bytes) -> Reply:
+        return reply_of(self.value, body)
 
     def settle(self) -> None:
         response = self.value
@@ -157,6 +174,14 @@ class SharedTransport:
                     self._open()
         library = self._library
         replayable, rewind = body_of(request, library.module)
+        answer: _Answer | None = None
+
+        def respond(reply: Reply, more: list[tuple[str, str]]) -> Outcome:
+            nonlocal answer
+            answer = None
+            response = response_of(reply, more, request.method, library.module)
+            return _Answer(response, library, 0)
+
         call = Call(
             request.method,
             request.url,
@@ -165,9 +190,10 @@ class SharedTransport:
             options=_edge.chosen_options(self.pipeline, request.extensions.get("ratekit")),
             replayable=replayable,
             clock=self.pipeline.clock,
+            respond=respond,
+            body=lambda: bytes_of(request),
         )
         transport = self._transport_for(request.url) if self._by_scheme else self.transport
-        answer: _Answer | None = None
 
         def attempt(call: Call) -> Outcome:
             nonlocal answer
@@ -179,26 +205,27 @@ class SharedTransport:
             remaining_ns = call.remaining_ns()
             if remaining_ns is not None:
                 request.extensions = _within_deadline(extensions, remaining_ns)
+            sent = request
+            if call.added:
+                # A copy: the user's own may be on its way in another thread as well.
+                sent = _with_fields(request, call.added, library.module)
             try:
-                response = transport.handle_request(request)
+                response = transport.handle_request(sent)
             except library.module.TransportError as error:
                 raise _failure(error, library.module) from error
             finally:
                 request.extensions = extensions
             answer = _Answer(response, library, began_ns)
+            if call.wanted:
+                answer.record_for(call)
             return answer
 
-        def respond(call: Call, status: int, headers: Mapping[str, str]) -> Any:
-            nonlocal answer
-            answer = None
-            # With a stream, as a real one has: unread for whoever gets it.
-            empty = library.module.ByteStream(b"")
-            return library.module.Response(status, headers=headers, stream=empty)
-
         response = _edge.travel(
-            self.pipeline, call, attempt, library.refused, respond, request.headers.setdefault
+            self.pipeline, call, attempt, library.refused, request.headers.setdefault
         )
-        response.extensions["ratekit"] = call.details()
+        extensions = response.extensions
+        extensions["ratekit"] = call.details()
+        extensions["from_cache"] = call.from_cache
         if answer is not None and (call.waited_ns or call.attempts > 1):
             answer.keep()
         return response
@@ -243,6 +270,18 @@ class SharedTransport:
 
     def __repr__(self) -> str:
         return f"RateKitTransport({self.pipeline!r})"
+
+
+def _with_fields(request: Any, added: Mapping[str, str], library: Any) -> Any:
+    headers = request.headers.copy()
+    headers.update(added)
+    return library.Request(
+        request.method,
+        request.url,
+        headers=headers,
+        stream=request.stream,
+        extensions=request.extensions,
+    )
 
 
 def _retries_below(retries: object) -> ConfigurationError:

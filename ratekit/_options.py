@@ -32,7 +32,9 @@ class Options:
     `idempotency_key`: the value of the `Idempotency-Key` header, the same on every attempt; True
     makes one. `throttle_statuses`: the statuses besides 429 that mean "too fast".
     `max_retry_after`: the longest wait in seconds that a server may ask for. `refusal`: "raise" an
-    error where ratekit refuses, or answer with a "response" 429.
+    error where ratekit refuses, or answer with a "response" 429. Of the cache: `ttl`: seconds that
+    the answer is kept for, whatever the server says. `refresh`: ask the server, and keep what it
+    says. `cached_only`: a cached answer or a 504, no attempt. `no_cache`: pass by the cache.
 
     Raises `ConfigurationError` for a value that cannot be right.
     """
@@ -49,6 +51,10 @@ class Options:
     priority: int | None = None
     tier: str | None = None
     refusal: str | None = None
+    ttl: float | None = None
+    refresh: bool | None = None
+    cached_only: bool | None = None
+    no_cache: bool | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -116,7 +122,7 @@ def _check_timeout(name: str, value: object) -> None:
             check_positive(name, seconds)
 
 
-def _check_retry(name: str, value: object) -> None:
+def _check_flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} {value!r}: use True, False or None")
 
@@ -151,13 +157,17 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "max_wait": _check_seconds,
     "deadline": _check_seconds,
     "timeout": _check_timeout,
-    "retry": _check_retry,
+    "retry": _check_flag,
     "idempotency_key": _check_idempotency_key,
     "throttle_statuses": _check_statuses,
     "max_retry_after": _check_seconds,
     "priority": _check_priority,
     "tier": _check_text,
     "refusal": _check_refusal,
+    "ttl": _check_seconds,
+    "refresh": _check_flag,
+    "cached_only": _check_flag,
+    "no_cache": _check_flag,
 }
 
 _FIELDS = tuple(field.name for field in fields(Options))

@@ -10,9 +10,10 @@ from typing import Any, NoReturn
 
 from ratekit._options import NONE, Options
 from ratekit.clock import SYSTEM, Clock, to_ns
+from ratekit.http.reply import Recording, Reply
 from ratekit.quota import retry_after
 
-__all__ = ["Call", "Details", "Outcome", "Proceed", "SendFailed", "Verdict"]
+__all__ = ["Call", "Details", "Outcome", "Proceed", "Respond", "SendFailed", "Verdict"]
 
 
 class Verdict(enum.Enum):
@@ -77,7 +78,10 @@ class Outcome:
     connection.
     """
 
-    __slots__ = ("_retry_after", "_verdict", "headers", "held_ns", "status", "value")
+    __slots__ = (
+        "_retry_after", "_verdict", "from_cache", "headers", "held_ns", "recording", "status",
+        "value",
+    )  # fmt: skip
 
     def __init__(self, value: Any, status: int | None, headers: Mapping[str, str]) -> None:
         self.value = value
@@ -85,6 +89,9 @@ class Outcome:
         self.headers = headers
         # For how long a limiter held the key because of this answer, in nanoseconds.
         self.held_ns: int | None = None
+        self.from_cache = False
+        # Its body, where somebody on the road wants that as well as the user.
+        self.recording: Recording | None = None
         self._verdict: Verdict | None = None
         self._retry_after: tuple[float | None] | None = None
 
@@ -118,6 +125,31 @@ class Outcome:
             self._retry_after = (retry_after(self.headers),)
         return self._retry_after[0]
 
+    def record_for(self, call: "Call") -> None:
+        """Begin to record the body if somebody on the road wants it; called once, at once."""
+        most = max(want(self) for want in call.wanted)
+        if most > 0:
+            length = self.length()
+            if length is None or length <= most:
+                recording = Recording(most, length)
+                if recording.is_over or self.record(recording):
+                    self.recording = recording
+
+    def length(self) -> int | None:
+        """Return how long the body says that it is, in bytes on the wire."""
+        if self.status == 204:
+            return 0
+        text = self.headers.get("content-length", "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+    def record(self, recording: Recording) -> bool:
+        """Write the body down as the user reads it; return False where that cannot be done."""
+        return False
+
+    def reply(self, body: bytes) -> Reply:
+        """Return this answer as a value, with the body that was recorded."""
+        raise NotImplementedError
+
     def settle(self) -> None:
         """Free what can be freed while the answer is kept in case it is the last one."""
 
@@ -128,18 +160,26 @@ class Outcome:
 Proceed = Callable[["Call"], Outcome]
 """The rest of the road: makes the attempt, or raises what came of it."""
 
+Respond = Callable[[Reply, list[tuple[str, str]]], Outcome]
+"""Makes a native answer of a value, with some more header fields."""
+
 
 class Call:
     """One logical request of the user, as the policies see it.
 
     `method` is None for a plain function. `key` is the origin, "https://api.example.com".
-    `replayable` says whether the body could be sent again. `attempts` and `waited_ns` count what
-    has happened so far.
+    `replayable` says whether the body could be sent again, `body` returns it where it is there as
+    bytes. `respond` makes an answer of a value. `attempts` and `waited_ns` count what has happened
+    so far.
+
+    What a policy may ask of the edge: `added` fields go with every attempt, `wanted` functions say
+    of how many bytes at most they want the body of an answer too.
     """
 
     __slots__ = (
-        "_url", "attempts", "clock", "deadline_ns", "headers", "key", "limited_key", "limiter",
-        "method", "options", "previous", "replayable", "waited_ns",
+        "_url", "added", "again", "attempts", "body", "clock", "collapsed", "deadline_ns",
+        "from_cache", "headers", "key", "limited_key", "limiter", "method", "options", "previous",
+        "replayable", "respond", "waited_ns", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -152,6 +192,8 @@ class Call:
         options: Options = NONE,
         replayable: bool = True,
         clock: Clock = SYSTEM,
+        respond: Respond | None = None,
+        body: Callable[[], bytes | None] | None = None,
     ) -> None:
         self.method = method
         self._url = url
@@ -168,6 +210,15 @@ class Call:
         self.limited_key = ""
         # That limiter, while the call is inside it: of several, it alone learns from a refusal.
         self.limiter: object = None
+        self.respond = respond
+        self.body = body
+        self.added: dict[str, str] | None = None
+        self.wanted: tuple[Callable[[Outcome], int], ...] = ()
+        # Looks into the cache that it came through once more.
+        self.again: Callable[[], Outcome | None] | None = None
+        self.from_cache = False
+        # Whether somebody else's answer was this one's too.
+        self.collapsed = False
         self.deadline_ns: int | None = None
         if options.deadline is not None:
             self.deadline_ns = clock.now_ns() + to_ns(options.deadline)
@@ -192,7 +243,12 @@ class Call:
 
     def details(self) -> Details:
         """Return what has happened to this call."""
-        return Details(self.attempts, self.waited_ns / 1e9, self.limited_key or self.budget_key)
+        return Details(
+            self.attempts,
+            self.waited_ns / 1e9,
+            self.limited_key or self.budget_key,
+            from_cache=self.from_cache,
+        )
 
     @property
     def budget_key(self) -> str:

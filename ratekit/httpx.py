@@ -3,7 +3,7 @@
 import httpx
 
 from ratekit import errors
-from ratekit._httpx_family import KeptStream, Library, SharedTransport
+from ratekit._httpx_family import KeptStream, Library, RecordedStream, SharedTransport
 
 __all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited", "Rejected"]
 
@@ -24,6 +24,10 @@ class _KeptStream(KeptStream, httpx.SyncByteStream):
     """A body read ahead, as httpx's own stream."""
 
 
+class _RecordedStream(RecordedStream, httpx.SyncByteStream):
+    """A body that is recorded, as httpx's own stream."""
+
+
 class RateKitTransport(SharedTransport, httpx.BaseTransport):
     """Sends the requests of a `httpx.Client` through a pipeline.
 
@@ -39,6 +43,7 @@ class RateKitTransport(SharedTransport, httpx.BaseTransport):
     _library = Library(
         httpx,
         _KeptStream,
+        _RecordedStream,
         {
             errors.Rejected: Rejected,
             errors.RateLimited: RateLimited,

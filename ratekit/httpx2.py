@@ -3,7 +3,7 @@
 import httpx2
 
 from ratekit import errors
-from ratekit._httpx_family import KeptStream, Library, SharedTransport
+from ratekit._httpx_family import KeptStream, Library, RecordedStream, SharedTransport
 
 __all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited", "Rejected"]
 
@@ -24,6 +24,10 @@ class _KeptStream(KeptStream, httpx2.SyncByteStream):
     """A body read ahead, as httpx2's own stream."""
 
 
+class _RecordedStream(RecordedStream, httpx2.SyncByteStream):
+    """A body that is recorded, as httpx2's own stream."""
+
+
 class RateKitTransport(SharedTransport, httpx2.BaseTransport):
     """Sends the requests of a `httpx2.Client` through a pipeline.
 
@@ -39,6 +43,7 @@ class RateKitTransport(SharedTransport, httpx2.BaseTransport):
     _library = Library(
         httpx2,
         _KeptStream,
+        _RecordedStream,
         {
             errors.Rejected: Rejected,
             errors.RateLimited: RateLimited,

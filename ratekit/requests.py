@@ -3,8 +3,7 @@
 A real `HTTPAdapter`: whatever it does not concern itself with is requests' own doing.
 """
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.utils import rewind_body
-from urllib3 import HTTPResponse
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
@@ -23,9 +21,12 @@ from urllib3.exceptions import (
 from urllib3.util import Timeout
 
 from ratekit import _edge, errors, forks
+from ratekit._requests_bodies import pairs_of, raw_of, record
 from ratekit.call import Call, Outcome, SendFailed
 from ratekit.clock import SECOND, SYSTEM
 from ratekit.errors import ConfigurationError
+from ratekit.http.origin import origin_of
+from ratekit.http.reply import Recording, Reply
 from ratekit.policy import Policy
 
 __all__ = ["DeadlineExceeded", "RateKitAdapter", "RateLimited", "Rejected"]
@@ -76,6 +77,19 @@ class _Answer(Outcome):
     """A requests answer; with `stream=True` it still holds its connection."""
 
     __slots__ = ()
+
+    def record(self, recording: Recording) -> bool:
+        return record(self.value, recording)
+
+    def reply(self, body: bytes) -> Reply:
+        response = self.value
+        return Reply(
+            response.status_code,
+            pairs_of(response),
+            body,
+            reason=response.reason or "",
+            version=getattr(response.raw, "version", None) or 11,
+        )
 
     def discard(self) -> None:
         response: Any = self.value
@@ -157,10 +171,12 @@ class RateKitAdapter(HTTPAdapter):
             request.method,
             request.url,
             headers,
-            key=_edge.origin_of(request.url or ""),
+            key=origin_of(request.url or ""),
             options=options,
             replayable=request.body is None or _is_replayable(request.body, request),
             clock=self.pipeline.clock,
+            respond=lambda reply, more: respond(reply, more),
+            body=lambda: _bytes_of(request.body),
         )
         if timeout is None and options.timeout is not False:
             timeout = _TIMEOUT if options.timeout is None else options.timeout
@@ -169,15 +185,26 @@ class RateKitAdapter(HTTPAdapter):
         )
         began = headed = read = 0
 
+        def respond(reply: Reply, more: list[tuple[str, str]]) -> Outcome:
+            nonlocal began, headed, read
+            began = headed = read = 0
+            response = self.build_response(request, raw_of(reply, more, request.method))
+            return _Answer(response, response.status_code, response.headers)
+
         def attempt(call: Call) -> Outcome:
             nonlocal began, headed, read
             call.begin_attempt()
             if call.attempts > 1:
                 _rewind(request)
+            sent = request
+            if call.added:
+                # A copy: the user's own may be on its way in another thread as well.
+                sent = request.copy()
+                sent.headers.update(call.added)
             began = SYSTEM.now_ns()
             try:
                 response = inner(
-                    request,
+                    sent,
                     stream=stream,
                     timeout=timeout if call.deadline_ns is None else _within(timeout, call),
                     verify=verify,
@@ -185,30 +212,28 @@ class RateKitAdapter(HTTPAdapter):
                     proxies=proxies,
                 )
                 headed = read = SYSTEM.now_ns()
+                if sent is not request:
+                    response.request = request
+                answer = _Answer(response, response.status_code, response.headers)
+                if call.wanted:
+                    answer.record_for(call)
                 if not stream:
                     # Read here, so that an answer which breaks off is another attempt's.
                     response.content  # noqa: B018
                     read = SYSTEM.now_ns()
             except _PASSING as error:
                 raise _failure(error) from error
-            return _Answer(response, response.status_code, response.headers)
-
-        def respond(call: Call, status: int, headers: Mapping[str, str]) -> requests.Response:
-            nothing = io.BytesIO()
-            nothing.close()  # read to its end: who streams it would look for more for ever
-            raw = HTTPResponse(
-                nothing, headers, status, reason="Too Many Requests", preload_content=False
-            )
-            return self.build_response(request, raw)
+            return answer
 
         try:
             response: requests.Response = _edge.travel(
-                self.pipeline, call, attempt, _REFUSED, respond, headers.setdefault
+                self.pipeline, call, attempt, _REFUSED, headers.setdefault
             )
         except (Rejected, RateLimited, DeadlineExceeded) as refusal:
             refusal.request = request
             raise
         response.ratekit = call.details()  # type: ignore[attr-defined]
+        response.from_cache = call.from_cache  # type: ignore[attr-defined]
         # Where a digest's second request is sent: through the pipeline too.
         response.connection = self
         response.elapsed = timedelta(microseconds=(headed - began) // 1000)
@@ -235,6 +260,14 @@ def _check_no_retries(where: Any) -> None:
             f"max_retries={total}: urllib3 would retry below the limiter, unseen by it; leave "
             "max_retries at 0 and put Retry(attempts=...) into the pipeline"
         )
+
+
+def _bytes_of(body: object) -> bytes | None:
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode()
+    return body if isinstance(body, bytes) else None
 
 
 def _is_replayable(body: object, request: requests.PreparedRequest) -> bool:

@@ -347,7 +347,7 @@ class _HttpxEdge(Edge):
             "history": [(one.status_code, str(one.url)) for one in response.history],
             "links": response.links,
             "asked": (response.request.method, str(response.request.url)),
-            "extensions": set(response.extensions) - {"ratekit"},
+            "extensions": set(response.extensions) - {"ratekit", "from_cache"},
             "type": type(response),
         }
 

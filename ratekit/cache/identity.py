@@ -1,0 +1,208 @@
+"""Whose answer is it: the request as a cache knows it.
+
+Two requests are the same where their method and URL are (and the body, for the methods where the
+user asked for that), who asks is, and every field is that the server's `Vary` names. Who asks goes
+in as a keyed hash: no credential is in a key.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+
+from ratekit.call import Call
+from ratekit.errors import ConfigurationError
+from ratekit.http.fields import NOTHING, Directives, directives
+from ratekit.keys.credential import CREDENTIAL_HEADERS
+
+__all__ = ["API_KEY_PARAMS", "Asked", "Identity"]
+
+API_KEY_PARAMS = (
+    "access_token", "api-key", "api_key", "apikey", "auth_token", "key", "sig", "signature", "token",
+)  # fmt: skip
+"""The parameters of a query that are taken for credentials."""
+
+_OF_THIS_PROCESS = os.urandom(32)
+_SHORTEST_SECRET = 16
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
+# What asks for a part, or depends on a state that only the server knows.
+_UNANSWERABLE = frozenset({"range", "if-range", "if-match", "if-unmodified-since"})
+_SAID = frozenset({"cache-control", "pragma"})
+_PERCENT = re.compile("%[0-9A-Fa-f]{2}")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+class Asked:
+    """A request as the cache sees it. `said`: its directives; `who`: the hash of who asks."""
+
+    __slots__ = ("_headers", "conditions", "said", "unanswerable", "url", "who")
+
+    def __init__(self, url: str, who: str, headers: Mapping[str, str]) -> None:
+        self.url = url
+        self.who = who
+        self._headers = headers
+        self.said: Directives = NOTHING
+        # The user's own conditions, by name; None where there are none.
+        self.conditions: dict[str, str] | None = None
+        self.unanswerable = False
+
+    def variant(self, vary: tuple[str, ...]) -> str:
+        """Return which of the answers to this URL is meant, where it varies by these fields."""
+        if not vary:
+            return self.who
+        headers = self._headers
+        hashed = blake2b(digest_size=16)
+        for name in vary:
+            value = headers.get(name)
+            # A field that is absent is like none that is there.
+            said = "-" if value is None else "+" + _normal(value)
+            text = f"{name}\0{len(said)}\0{said}"
+            hashed.update(text.encode("utf-8", "surrogatepass"))
+        return f"{self.who} {hashed.hexdigest()}"
+
+
+def _normal(value: str | bytes) -> str:
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return ",".join(part.strip(" \t") for part in text.split(","))
+
+
+class Identity:
+    """Describes requests. `headers`, `params`: the names that say who asks, besides `Cookie`."""
+
+    def __init__(
+        self,
+        headers: Iterable[str] = CREDENTIAL_HEADERS,
+        params: Iterable[str] = API_KEY_PARAMS,
+        secret: bytes | None = None,
+    ) -> None:
+        if secret is not None and (not isinstance(secret, bytes) or len(secret) < _SHORTEST_SECRET):
+            # Without what was given: it is one.
+            raise ConfigurationError(
+                f"secret: too short or not bytes; use {_SHORTEST_SECRET} random bytes or more, the "
+                "same in all processes, such as those of secrets.token_bytes(32)"
+            )
+        self._params = frozenset(params)
+        self._credentials = frozenset(name.lower() for name in headers) | {
+            "authorization",
+            "cookie",
+        }
+        self._names = self._credentials | _CONDITIONS | _UNANSWERABLE | _SAID
+        self._on_wire = {name.encode(): name for name in self._names}
+        self._hash = blake2b(key=secret or _OF_THIS_PROCESS, digest_size=16)
+
+    def keyed(self, secret: bytes) -> "Identity":
+        """Return the same with another secret."""
+        other = Identity.__new__(Identity)
+        vars(other).update(vars(self))
+        other._hash = blake2b(key=secret[:64], digest_size=16)
+        return other
+
+    def describe(self, call: Call, method: str, *, with_body: bool = False) -> Asked | None:
+        """Return the request as the cache sees it; None where it has a body that is not there."""
+        found = self._found(call.headers)
+        url, keys = self.locate(call)
+        secrets: list[tuple[str, str]] = keys
+        if with_body:
+            body = call.body() if call.body is not None else None
+            if body is None:
+                return None
+            url = f"{method} {url} {blake2b(body, digest_size=16).hexdigest()}"
+        if not found and not secrets:
+            return Asked(url, "", call.headers)
+        secrets = sorted([*secrets, *[one for one in found.items() if one[0] in self._credentials]])
+        asked = Asked(url, self._who(secrets) if secrets else "", call.headers)
+        if len(found) != len(secrets) or keys:
+            _read(asked, found)
+        return asked
+
+    def locate(self, call: Call) -> tuple[str, list[tuple[str, str]]]:
+        """Return the URL in its normal form, and the credentials that were in it."""
+        return self.normal(call.url, call.key)
+
+    def normal(self, url: str, origin: str) -> tuple[str, list[tuple[str, str]]]:
+        """Return a URL in its normal form (RFC 3986, 6.2.2), and the credentials in its query."""
+        start = _path_of(url)
+        target = url[start:].partition("#")[0]
+        if "%" in target:
+            target = _PERCENT.sub(_normal_percent, target)
+        path, mark, query = target.partition("?")
+        secrets: list[tuple[str, str]] = []
+        if query and self._params:
+            kept = []
+            for place, pair in enumerate(query.split("&")):
+                name, _, value = pair.partition("=")
+                if name.lower() in self._params:
+                    # With its place: the order of a query may matter.
+                    secrets.append((f"?{place:04}{name}", value))
+                else:
+                    kept.append(pair)
+            if secrets:
+                query = "&".join(kept)
+                mark = "?" if kept else ""
+        authority = url[:start]
+        if "@" in authority:
+            secrets.append(("@", authority.rpartition("@")[0]))
+        return f"{origin}{path or '/'}{mark}{query}", secrets
+
+    def _found(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the fields that matter, by their names in lower case."""
+        raw = getattr(headers, "raw", None)
+        if isinstance(raw, list):
+            # httpx's headers give all pairs at once; one at a time they take several times as long.
+            on_wire = self._on_wire
+            found: dict[str, str] = {}
+            for wired, value in raw:
+                name = on_wire.get(wired.lower())
+                if name is not None:
+                    text = value.decode("latin-1")
+                    found[name] = f"{found[name]}, {text}" if name in found else text
+            return found
+        names = self._names
+        return {
+            low: value.decode("latin-1") if isinstance(value, bytes) else value
+            for name, value in headers.items()
+            if (low := name.lower()) in names
+        }
+
+    def _who(self, secrets: list[tuple[str, str]]) -> str:
+        hashed = self._hash.copy()
+        for name, value in secrets:
+            text = f"{name}\0{len(value)}\0{value}"
+            hashed.update(text.encode("utf-8", "surrogatepass"))
+        return hashed.hexdigest()
+
+    def __getstate__(self) -> dict[str, object]:
+        state = vars(self).copy()
+        # It knows the secret: a copy elsewhere has its own process's.
+        del state["_hash"]
+        return state
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._hash = blake2b(key=_OF_THIS_PROCESS, digest_size=16)
+
+
+def _read(asked: Asked, found: dict[str, str]) -> None:
+    control = found.get("cache-control")
+    if control is not None:
+        asked.said = directives(control)
+    elif "no-cache" in found.get("pragma", "").lower():
+        asked.said = directives("no-cache")
+    asked.unanswerable = not _UNANSWERABLE.isdisjoint(found)
+    conditions = {name: found[name] for name in _CONDITIONS if name in found}
+    if conditions:
+        asked.conditions = conditions
+
+
+def _path_of(url: str) -> int:
+    """Return where the path begins, or whatever comes after the authority."""
+    begin = url.find("://") + 3
+    ends = [end for mark in "/?#" if (end := url.find(mark, begin)) >= 0]
+    return min(ends, default=len(url))
+
+
+def _normal_percent(match: re.Match[str]) -> str:
+    char = chr(int(match[0][1:], 16))
+    return char if char in _UNRESERVED else match[0].upper()
