@@ -1,17 +1,21 @@
 """Bodies on requests: how an answer's is recorded while it is read, and how a kept one is given."""
 
 import io
+from collections import OrderedDict
 from functools import lru_cache
 from http.client import HTTPMessage
 from http.client import HTTPResponse as WireResponse
-from typing import Any
+from typing import Any, NamedTuple
 
-from requests import Response
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from ratekit.http.reply import Recording, Reply
 
-__all__ = ["pairs_of", "raw_of", "record"]
+__all__ = ["answer_of", "pairs_of", "record"]
 
 Pairs = list[tuple[str, str]]
 
@@ -120,19 +124,54 @@ class _Original:
         pass
 
 
-def raw_of(reply: Reply, more: Pairs, method: str | None) -> HTTPResponse:
-    """Return a kept answer as urllib3 gives one."""
-    headers = HTTPHeaderDict(reply.headers)
-    for name, value in more:
-        headers.add(name, value)
-    original: Any = _Original(reply.headers) if "set-cookie" in headers else None
-    return HTTPResponse(
-        _Body(reply.body if method != "HEAD" else b""),
-        headers,
+class _Prepared(NamedTuple):
+    """What every native answer that is made of one reply begins with."""
+
+    on_wire: dict[str, list[str]]
+    by_name: "OrderedDict[str, tuple[str, str]]"
+    encoding: str | None
+    original: _Original | None
+
+
+def _prepare(reply: Reply) -> _Prepared:
+    on_wire: Any = HTTPHeaderDict(reply.headers)
+    by_name: Any = CaseInsensitiveDict(on_wire)
+    original = _Original(reply.headers) if "set-cookie" in on_wire else None
+    encoding = get_encoding_from_headers(by_name)
+    return _Prepared(on_wire._container, by_name._store, encoding, original)
+
+
+def answer_of(
+    adapter: HTTPAdapter, request: PreparedRequest, reply: Reply, more: Pairs
+) -> Response:
+    """Return a kept answer as requests gives one, unread."""
+    prepared: _Prepared | None = reply.prepared.get("requests")
+    if prepared is None:
+        prepared = reply.prepared["requests"] = _prepare(reply)
+    body = reply.body if request.method != "HEAD" else b""
+    original: Any = prepared.original
+    raw = HTTPResponse(
+        _Body(body),
+        HTTPHeaderDict(),
         reply.status,
         version=reply.version,
         reason=reply.reason,
         preload_content=False,
         original_response=original,
-        request_method=method,
+        request_method=request.method,
     )
+    response = adapter.build_response(request, raw)
+    # Its fields afterwards: both libraries take them one by one, which takes longer than the rest.
+    on_wire = {name: field.copy() for name, field in prepared.on_wire.items()}
+    by_name = prepared.by_name.copy()
+    for name, value in more:
+        field = on_wire.setdefault(name.lower(), [name])
+        field.append(value)
+        by_name[name.lower()] = name, ", ".join(field[1:])
+    that: Any = raw.headers
+    that._container = on_wire
+    that = response.headers
+    that._store = by_name
+    raw.length_remaining = len(body)
+    response.encoding = prepared.encoding
+    return response

@@ -21,7 +21,7 @@ from urllib3.exceptions import (
 from urllib3.util import Timeout
 
 from ratekit import _edge, errors, forks
-from ratekit._requests_bodies import pairs_of, raw_of, record
+from ratekit._requests_bodies import answer_of, pairs_of, record
 from ratekit.call import Call, Outcome, SendFailed
 from ratekit.clock import SECOND, SYSTEM
 from ratekit.errors import ConfigurationError
@@ -167,6 +167,14 @@ class RateKitAdapter(HTTPAdapter):
         """
         options = _edge.chosen_options(self.pipeline, None)
         headers: Any = request.headers
+        began = headed = read = 0
+
+        def respond(reply: Reply, more: list[tuple[str, str]]) -> Outcome:
+            nonlocal began, headed, read
+            began = headed = read = 0
+            response = answer_of(self, request, reply, more)
+            return _Answer(response, response.status_code, response.headers)
+
         call = Call(
             request.method,
             request.url,
@@ -175,7 +183,7 @@ class RateKitAdapter(HTTPAdapter):
             options=options,
             replayable=request.body is None or _is_replayable(request.body, request),
             clock=self.pipeline.clock,
-            respond=lambda reply, more: respond(reply, more),
+            respond=respond,
             body=lambda: _bytes_of(request.body),
         )
         if timeout is None and options.timeout is not False:
@@ -183,13 +191,6 @@ class RateKitAdapter(HTTPAdapter):
         inner: Callable[..., requests.Response] = (
             super().send if self.adapter is None else self.adapter.send
         )
-        began = headed = read = 0
-
-        def respond(reply: Reply, more: list[tuple[str, str]]) -> Outcome:
-            nonlocal began, headed, read
-            began = headed = read = 0
-            response = self.build_response(request, raw_of(reply, more, request.method))
-            return _Answer(response, response.status_code, response.headers)
 
         def attempt(call: Call) -> Outcome:
             nonlocal began, headed, read
@@ -237,7 +238,7 @@ class RateKitAdapter(HTTPAdapter):
         # Where a digest's second request is sent: through the pipeline too.
         response.connection = self
         response.elapsed = timedelta(microseconds=(headed - began) // 1000)
-        if call.waited_ns or call.attempts != 1 or read - headed > _SHORT_READ_NS:
+        if call.waited_ns or call.attempts > 1 or read - headed > _SHORT_READ_NS:
             _keep_elapsed(request, response)
         return response
 

@@ -24,12 +24,13 @@ API_KEY_PARAMS = (
 
 _OF_THIS_PROCESS = os.urandom(32)
 _SHORTEST_SECRET = 16
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 # What asks for a part, or depends on a state that only the server knows.
 _UNANSWERABLE = frozenset({"range", "if-range", "if-match", "if-unmodified-since"})
 _SAID = frozenset({"cache-control", "pragma"})
+# The authority, the path, and the query with its mark.
+_PARTS = re.compile(r"[^:/?#]*://([^/?#]*)([^?#]*)((?:\?[^#]*)?)")
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -84,6 +85,8 @@ class Identity:
                 "same in all processes, such as those of secrets.token_bytes(32)"
             )
         self._params = frozenset(params)
+        names = "|".join(map(re.escape, self._params))
+        self._has_param = re.compile(f"[?&](?:{names})(?:[=&]|$)", re.IGNORECASE).search
         self._credentials = frozenset(name.lower() for name in headers) | {
             "authorization",
             "cookie",
@@ -123,15 +126,16 @@ class Identity:
 
     def normal(self, url: str, origin: str) -> tuple[str, list[tuple[str, str]]]:
         """Return a URL in its normal form (RFC 3986, 6.2.2), and the credentials in its query."""
-        start = _path_of(url)
-        target = url[start:].partition("#")[0]
-        if "%" in target:
-            target = _PERCENT.sub(_normal_percent, target)
-        path, mark, query = target.partition("?")
+        match = _PARTS.match(url)
+        if match is None:
+            return url, []
+        authority, path, query = match.groups()
+        if "%" in path or "%" in query:
+            path, query = (_PERCENT.sub(_normal_percent, part) for part in (path, query))
         secrets: list[tuple[str, str]] = []
-        if query and self._params:
+        if query and self._params and self._has_param(query):
             kept = []
-            for place, pair in enumerate(query.split("&")):
+            for place, pair in enumerate(query[1:].split("&")):
                 name, _, value = pair.partition("=")
                 if name.lower() in self._params:
                     # With its place: the order of a query may matter.
@@ -139,12 +143,10 @@ class Identity:
                 else:
                     kept.append(pair)
             if secrets:
-                query = "&".join(kept)
-                mark = "?" if kept else ""
-        authority = url[:start]
+                query = f"?{'&'.join(kept)}" if kept else ""
         if "@" in authority:
             secrets.append(("@", authority.rpartition("@")[0]))
-        return f"{origin}{path or '/'}{mark}{query}", secrets
+        return f"{origin}{path or '/'}{query}", secrets
 
     def _found(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the fields that matter, by their names in lower case."""
@@ -160,9 +162,11 @@ class Identity:
                     found[name] = f"{found[name]}, {text}" if name in found else text
             return found
         names = self._names
+        lower_items = getattr(headers, "lower_items", None)
+        pairs = headers.items() if lower_items is None else lower_items()
         return {
             low: value.decode("latin-1") if isinstance(value, bytes) else value
-            for name, value in headers.items()
+            for name, value in pairs
             if (low := name.lower()) in names
         }
 
@@ -176,7 +180,7 @@ class Identity:
     def __getstate__(self) -> dict[str, object]:
         state = vars(self).copy()
         # It knows the secret: a copy elsewhere has its own process's.
-        del state["_hash"]
+        del state["_hash"], state["_has_param"]
         return state
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -194,13 +198,6 @@ def _read(asked: Asked, found: dict[str, str]) -> None:
     conditions = {name: found[name] for name in _CONDITIONS if name in found}
     if conditions:
         asked.conditions = conditions
-
-
-def _path_of(url: str) -> int:
-    """Return where the path begins, or whatever comes after the authority."""
-    begin = url.find("://") + 3
-    ends = [end for mark in "/?#" if (end := url.find(mark, begin)) >= 0]
-    return min(ends, default=len(url))
 
 
 def _normal_percent(match: re.Match[str]) -> str:

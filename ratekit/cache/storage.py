@@ -20,8 +20,10 @@ from ratekit.clock import SECOND, Clock
 
 __all__ = ["Found", "MemoryStorage", "Page", "Storage"]
 
-# What the table itself takes for an item, in bytes, about.
-_OVERHEAD = 900
+# What the tables themselves take for an answer and the page it stands on, in bytes, about.
+_OVERHEAD = 1500
+# So many pages may be there whose answers have not come yet.
+_SPARE = 256
 # By how many fields the answers to one URL may vary.
 MOST_FIELDS = 32
 
@@ -89,9 +91,10 @@ class MemoryStorage(Storage):
         forks.renew_in_child(self)
 
     def _renew(self) -> None:
-        self._kept: TLRUCache[str, Page | Entry] = TLRUCache(
+        self._answers: TLRUCache[str, Entry] = TLRUCache(
             self._max_bytes, _gone_at, timer=self.now, getsizeof=_size
         )
+        self._pages: dict[str, Page] = {}
 
     def after_fork(self) -> None:
         """In a child: whoever held the lock does not exist here, and may have half done."""
@@ -103,59 +106,64 @@ class MemoryStorage(Storage):
         return self._clock.now_ns() / SECOND
 
     def find(self, asked: Asked) -> Found:
-        kept = self._kept
         with self._lock:
-            page = kept.get(asked.url)
-            if not isinstance(page, Page):
+            page = self._pages.get(asked.url)
+            if page is None:
                 return None, None
-            entry = kept.get(f"{page.mark} {asked.variant(page.vary)}")
-        return page, entry if isinstance(entry, Entry) else None
+            try:
+                return page, self._answers[f"{page.mark} {asked.variant(page.vary)}"]
+            except KeyError:
+                return page, None
 
     def open(self, asked: Asked) -> Page | None:
         with self._lock:
-            page = self._kept.get(asked.url)
-            if not isinstance(page, Page):
-                page = Page(f"#{next(self._numbers)}")
-                self._put(asked.url, page)
+            page = self._pages.get(asked.url)
+            if page is None:
+                self._make_room()
+                page = self._pages[asked.url] = Page(f"{next(self._numbers)}")
         return page
 
+    def _make_room(self) -> None:
+        """Drop the pages without an answer, when there are more of them than of the others."""
+        if len(self._pages) > 2 * len(self._answers) + _SPARE:
+            used = {key.partition(" ")[0] for key in self._answers}
+            # The last ones stay: their answers may be on their way.
+            last = dict(list(self._pages.items())[-_SPARE:])
+            left = {url: page for url, page in self._pages.items() if page.mark in used}
+            self._pages = left | last
+
     def keep(self, asked: Asked, page: Page, vary: frozenset[str], entry: Entry) -> bool:
+        answers = self._answers
         with self._lock:
-            here = self._kept.get(asked.url)
+            here = self._pages.get(asked.url)
             # Dropped meanwhile: what was asked for before that is not kept.
-            if not isinstance(here, Page) or here.mark != page.mark:
+            if here is None or here.mark != page.mark:
                 return False
             grown = together(here, vary)
             if grown is None:
                 return False
-            if grown is not here:
-                self._put(asked.url, grown)
-            return self._put(f"{grown.mark} {asked.variant(grown.vary)}", entry)
-
-    def _put(self, key: str, what: Page | Entry) -> bool:
-        kept = self._kept
-        while key not in kept and len(kept) >= self._max_entries:
-            kept.popitem()
-        try:
-            kept[key] = what
-        except ValueError:
-            # Larger than all the room there is. What it was to replace is older.
-            kept.pop(key, None)
-            return False
-        return key in kept
+            self._pages[asked.url] = grown
+            key = f"{grown.mark} {asked.variant(grown.vary)}"
+            while key not in answers and len(answers) >= self._max_entries:
+                answers.popitem()
+            try:
+                answers[key] = entry
+            except ValueError:
+                # Larger than all the room there is. What it was to replace is older.
+                answers.pop(key, None)
+            return key in answers
 
     def drop(self, url: str) -> None:
         with self._lock:
-            self._kept.pop(url, None)
+            self._pages.pop(url, None)
 
     def clear(self) -> None:
         with self._lock:
-            self._kept.clear()
+            self._renew()
 
     def usage(self) -> dict[str, int]:
         with self._lock:
-            entries = sum(isinstance(one, Entry) for one in self._kept.values())
-            return {"entries": entries, "bytes": int(self._kept.currsize)}
+            return {"entries": len(self._answers), "bytes": int(self._answers.currsize)}
 
     def __getstate__(self) -> dict[str, object]:
         return {"clock": self._clock, "bytes": self._max_bytes, "entries": self._max_entries}
@@ -165,9 +173,9 @@ class MemoryStorage(Storage):
         self.__init__(state["clock"], state["bytes"], state["entries"])  # type: ignore[misc]
 
 
-def _gone_at(key: str, what: Page | Entry, now: float) -> float:
-    return now + what.kept_for() if isinstance(what, Entry) else float("inf")
+def _gone_at(key: str, entry: Entry, now: float) -> float:
+    return now + entry.kept_for()
 
 
-def _size(what: Page | Entry) -> float:
-    return _OVERHEAD + (what.reply.size() if isinstance(what, Entry) else 0)
+def _size(entry: Entry) -> float:
+    return _OVERHEAD + entry.reply.size()
