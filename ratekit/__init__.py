@@ -4,6 +4,7 @@ from ratekit._options import Options, options
 from ratekit.backoff import Backoff
 from ratekit.budget import RetryBudget
 from ratekit.cache import Cache
+from ratekit.dedup import Dedup
 from ratekit.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigurationError",
     "DeadlineExceeded",
     "Decision",
+    "Dedup",
     "Limit",
     "MemcachedStore",
     "MemoryStore",

@@ -205,19 +205,15 @@ class SharedTransport:
             remaining_ns = call.remaining_ns()
             if remaining_ns is not None:
                 request.extensions = _within_deadline(extensions, remaining_ns)
-            sent = request
-            if call.added:
-                # A copy: the user's own may be on its way in another thread as well.
-                sent = _with_fields(request, call.added, library.module)
             try:
+                sent = _with_fields(request, call.added, library.module)
                 response = transport.handle_request(sent)
             except library.module.TransportError as error:
                 raise _failure(error, library.module) from error
             finally:
                 request.extensions = extensions
             answer = _Answer(response, library, began_ns)
-            if call.wanted:
-                answer.record_for(call)
+            answer.record_for(call)
             return answer
 
         response = _edge.travel(
@@ -272,7 +268,10 @@ class SharedTransport:
         return f"RateKitTransport({self.pipeline!r})"
 
 
-def _with_fields(request: Any, added: Mapping[str, str], library: Any) -> Any:
+def _with_fields(request: Any, added: Mapping[str, str] | None, library: Any) -> Any:
+    if not added:
+        return request
+    # A copy: the user's own may be on its way in another thread as well.
     headers = request.headers.copy()
     headers.update(added)
     return library.Request(

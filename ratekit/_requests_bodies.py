@@ -1,7 +1,6 @@
 """Bodies on requests: how an answer's is recorded while it is read, and how a kept one is given."""
 
 import io
-from collections import OrderedDict
 from functools import lru_cache
 from http.client import HTTPMessage
 from http.client import HTTPResponse as WireResponse
@@ -128,7 +127,7 @@ class _Prepared(NamedTuple):
     """What every native answer that is made of one reply begins with."""
 
     on_wire: dict[str, list[str]]
-    by_name: "OrderedDict[str, tuple[str, str]]"
+    by_name: Any
     encoding: str | None
     original: _Original | None
 

@@ -6,14 +6,14 @@ library sits at the edge, and never replace them.
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from ratekit._options import NONE, Options
 from ratekit.clock import SYSTEM, Clock, to_ns
 from ratekit.http.reply import Recording, Reply
 from ratekit.quota import retry_after
 
-__all__ = ["Call", "Details", "Outcome", "Proceed", "Respond", "SendFailed", "Verdict"]
+__all__ = ["Call", "Details", "Outcome", "Proceed", "Respond", "SendFailed", "Trip", "Verdict"]
 
 
 class Verdict(enum.Enum):
@@ -127,7 +127,7 @@ class Outcome:
 
     def record_for(self, call: "Call") -> None:
         """Begin to record the body if somebody on the road wants it; called once, at once."""
-        most = max(want(self) for want in call.wanted)
+        most = max((want(self) for want in call.wanted), default=0)
         if most > 0:
             length = self.length()
             if length is None or length <= most:
@@ -164,6 +164,16 @@ Respond = Callable[[Reply, list[tuple[str, str]]], Outcome]
 """Makes a native answer of a value, with some more header fields."""
 
 
+class Trip(Protocol):
+    """A call that came through a cache without an answer, and what others may ask of that cache."""
+
+    def look_again(self) -> Outcome | None:
+        """Answer from what somebody else has kept meanwhile."""
+
+    def take_lead(self) -> bool:
+        """Return whether this call is the one of a fleet's that asks the server."""
+
+
 class Call:
     """One logical request of the user, as the policies see it.
 
@@ -177,9 +187,9 @@ class Call:
     """
 
     __slots__ = (
-        "_url", "added", "again", "attempts", "body", "clock", "collapsed", "deadline_ns",
+        "_url", "added", "attempts", "body", "clock", "collapsed", "deadline_ns",
         "from_cache", "headers", "key", "limited_key", "limiter", "method", "options", "previous",
-        "replayable", "respond", "waited_ns", "wanted",
+        "replayable", "respond", "trip", "waited_ns", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -214,8 +224,7 @@ class Call:
         self.body = body
         self.added: dict[str, str] | None = None
         self.wanted: tuple[Callable[[Outcome], int], ...] = ()
-        # Looks into the cache that it came through once more.
-        self.again: Callable[[], Outcome | None] | None = None
+        self.trip: Trip | None = None
         self.from_cache = False
         # Whether somebody else's answer was this one's too.
         self.collapsed = False

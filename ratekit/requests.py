@@ -3,7 +3,6 @@
 A real `HTTPAdapter`: whatever it does not concern itself with is requests' own doing.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -188,20 +187,14 @@ class RateKitAdapter(HTTPAdapter):
         )
         if timeout is None and options.timeout is not False:
             timeout = _TIMEOUT if options.timeout is None else options.timeout
-        inner: Callable[..., requests.Response] = (
-            super().send if self.adapter is None else self.adapter.send
-        )
+        inner: Any = super().send if self.adapter is None else self.adapter.send
 
         def attempt(call: Call) -> Outcome:
             nonlocal began, headed, read
             call.begin_attempt()
             if call.attempts > 1:
                 _rewind(request)
-            sent = request
-            if call.added:
-                # A copy: the user's own may be on its way in another thread as well.
-                sent = request.copy()
-                sent.headers.update(call.added)
+            sent = _with_fields(request, call.added)
             began = SYSTEM.now_ns()
             try:
                 response = inner(
@@ -213,11 +206,10 @@ class RateKitAdapter(HTTPAdapter):
                     proxies=proxies,
                 )
                 headed = read = SYSTEM.now_ns()
-                if sent is not request:
+                if call.added:
                     response.request = request
                 answer = _Answer(response, response.status_code, response.headers)
-                if call.wanted:
-                    answer.record_for(call)
+                answer.record_for(call)
                 if not stream:
                     # Read here, so that an answer which breaks off is another attempt's.
                     response.content  # noqa: B018
@@ -261,6 +253,17 @@ def _check_no_retries(where: Any) -> None:
             f"max_retries={total}: urllib3 would retry below the limiter, unseen by it; leave "
             "max_retries at 0 and put Retry(attempts=...) into the pipeline"
         )
+
+
+def _with_fields(
+    request: requests.PreparedRequest, added: dict[str, str] | None
+) -> requests.PreparedRequest:
+    if not added:
+        return request
+    # A copy: the user's own may be on its way in another thread as well.
+    request = request.copy()
+    request.headers.update(added)
+    return request
 
 
 def _bytes_of(body: object) -> bytes | None:

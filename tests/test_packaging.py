@@ -28,6 +28,7 @@ LAYERS = (
         "_httpx_bodies",
         "_httpx_family",
         "_httpx_proxies",
+        "_requests_bodies",
         "httpx",
         "httpx2",
         "requests",
@@ -45,9 +46,9 @@ OUTSIDE = {
     "httpx": {"httpx", "cli", "demo"},
     "httpx2": {"httpx2", "cli", "demo"},
     "pymemcache": {"stores.memcached.connection", "stores.memcached.store"},
-    "requests": {"requests", "cli", "demo"},
+    "requests": {"requests", "_requests_bodies", "cli", "demo"},
     "rich": {"cli", "demo"},
-    "urllib3": {"requests", "cli", "demo"},
+    "urllib3": {"requests", "_requests_bodies", "cli", "demo"},
 }
 
 MODULES = {

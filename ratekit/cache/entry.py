@@ -86,9 +86,7 @@ class Entry:
 
     def with_body(self, body: bytes) -> "Entry":
         """Return this entry with its body."""
-        old = self.reply
-        reply = Reply(old.status, old.headers, body, reason=old.reason, version=old.version)
-        return replace(self, reply=reply)
+        return replace(self, reply=self.reply.with_body(body))
 
     def conditions(self) -> dict[str, str]:
         """Return the fields that ask whether it is still the answer (RFC 9111, 4.3.1)."""

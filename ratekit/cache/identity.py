@@ -18,7 +18,8 @@ from ratekit.keys.credential import CREDENTIAL_HEADERS
 __all__ = ["API_KEY_PARAMS", "Asked", "Identity"]
 
 API_KEY_PARAMS = (
-    "access_token", "api-key", "api_key", "apikey", "auth_token", "key", "sig", "signature", "token",
+    "access_token", "api-key", "api_key", "apikey", "auth_token", "key", "sig", "signature",
+    "token",
 )  # fmt: skip
 """The parameters of a query that are taken for credentials."""
 
@@ -99,7 +100,7 @@ class Identity:
         """Return the same with another secret."""
         other = Identity.__new__(Identity)
         vars(other).update(vars(self))
-        other._hash = blake2b(key=secret[:64], digest_size=16)
+        vars(other).update(_hash=blake2b(key=secret[:64], digest_size=16))
         return other
 
     def describe(self, call: Call, method: str, *, with_body: bool = False) -> Asked | None:

@@ -57,6 +57,13 @@ class Storage(ABC):
     def keep(self, asked: Asked, page: Page, vary: frozenset[str], entry: Entry) -> bool:
         """Keep an answer that was asked for when `page` was there; return whether it is kept."""
 
+    def take_lead(self, mark: str) -> bool:
+        """Return whether this process is the one that asks for the answer with this name."""
+        return True
+
+    def give_up_lead(self, mark: str, *, for_all: bool) -> None:  # noqa: B027  (nothing to do)
+        """Let another process ask: this one has nothing to keep; or all of them, `for_all`."""
+
     @abstractmethod
     def drop(self, url: str) -> None:
         """Drop all that is kept for a URL."""
@@ -103,9 +110,11 @@ class MemoryStorage(Storage):
         self._lock = threading.Lock()
 
     def now(self) -> float:
+        """Return seconds by this clock."""
         return self._clock.now_ns() / SECOND
 
     def find(self, asked: Asked) -> Found:
+        """Return the page of a URL, and the answer that is kept for this request."""
         with self._lock:
             page = self._pages.get(asked.url)
             if page is None:
@@ -116,6 +125,7 @@ class MemoryStorage(Storage):
                 return page, None
 
     def open(self, asked: Asked) -> Page | None:
+        """Return the page of a URL, a new one if need be."""
         with self._lock:
             page = self._pages.get(asked.url)
             if page is None:
@@ -133,6 +143,7 @@ class MemoryStorage(Storage):
             self._pages = left | last
 
     def keep(self, asked: Asked, page: Page, vary: frozenset[str], entry: Entry) -> bool:
+        """Keep an answer, and drop others until there is room for it."""
         answers = self._answers
         with self._lock:
             here = self._pages.get(asked.url)
@@ -154,14 +165,17 @@ class MemoryStorage(Storage):
             return key in answers
 
     def drop(self, url: str) -> None:
+        """Drop the page of a URL."""
         with self._lock:
             self._pages.pop(url, None)
 
     def clear(self) -> None:
+        """Drop everything."""
         with self._lock:
             self._renew()
 
     def usage(self) -> dict[str, int]:
+        """Return `entries` and `bytes`, as they are now."""
         with self._lock:
             return {"entries": len(self._answers), "bytes": int(self._answers.currsize)}
 

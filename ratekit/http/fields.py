@@ -1,4 +1,4 @@
-"""The header fields that decide about caching, parsed strictly (RFC 9111, 5; RFC 9110, 8.8 and 12.5).
+"""The header fields that decide about caching, parsed strictly (RFC 9111, 5; RFC 9110, 8.8).
 
 Nothing here raises, whatever a server sends; and what is doubtful is read so that less is reused.
 """

@@ -54,31 +54,45 @@ def why_not_stored(
     `said`: its directives; `asked`: those of the request, whose method is one that is cached.
     `authorized`: whether the request named who asks.
     """
+    barred = _barred(status, headers, asked)
+    if barred is not None:
+        return barred
+    ttl = rules.ttl if status in _LASTING else None
+    if rules.override and rules.ttl is not None:
+        return None if ttl else "ttl"
+    forbidden = _forbidden(status, said, shared=rules.shared, authorized=authorized)
+    if forbidden is not None or _explicit(headers, said, shared=rules.shared):
+        return forbidden
+    if ttl is not None:
+        return None if ttl else "ttl"
+    if not (status in _HEURISTIC or said.public or (said.private and not rules.shared)):
+        return "status"
+    # Without a date or a tag nobody could ever say that it still holds.
+    return None if "etag" in headers or "last-modified" in headers else "no-freshness"
+
+
+def _barred(status: int, headers: Mapping[str, str], asked: Directives) -> str | None:
+    """Return why no rule at all allows to store a response."""
     if status < 200 or status in _NEVER or (status >= 500 and status != 501):
         return "status"
     if "*" in listed(headers.get("vary")):
         return "vary"
-    if asked.no_store:
-        return "request-no-store"
-    if rules.override and rules.ttl is not None:
-        return None if rules.ttl > 0 and status in _LASTING else "ttl"
+    return "request-no-store" if asked.no_store else None
+
+
+def _forbidden(status: int, said: Directives, *, shared: bool, authorized: bool) -> str | None:
+    """Return why the server forbids to store a response (RFC 9111, 3; 3.5; 5.2.2)."""
     if said.must_understand:
         if status not in _HEURISTIC:
             return "must-understand"
     elif said.no_store:
         return "no-store"
-    if rules.shared:
-        if said.private:
-            return "private"
-        if authorized and not (said.public or said.must_revalidate or said.s_maxage is not None):
-            return "authorization"
-    if _explicit(headers, said, shared=rules.shared) or (
-        said.public or (said.private and not rules.shared)
-    ):
+    if not shared:
         return None
-    if rules.ttl is not None and rules.ttl > 0 and status in _LASTING:
-        return None
-    return None if status in _HEURISTIC else "status"
+    if said.private:
+        return "private"
+    is_open = said.public or said.must_revalidate or said.s_maxage is not None
+    return "authorization" if authorized and not is_open else None
 
 
 def _explicit(headers: Mapping[str, str], said: Directives, *, shared: bool) -> bool:
@@ -110,16 +124,19 @@ def fresh_for(
         return said.s_maxage
     if said.max_age is not None:
         return said.max_age
-    expires = headers.get("expires")
     dated = date_of(headers, "date", wall)
-    if dated is None:
-        dated = wall
-    if expires is not None:
-        until = parse_http_date(expires, wall)
+    dated = wall if dated is None else dated
+    if "expires" in headers:
+        until = date_of(headers, "expires", wall)
         # What is no date has passed.
         return 0.0 if until is None else max(0.0, until - dated)
-    if ttl is not None:
-        return ttl
+    return ttl if ttl is not None else _guess(status, headers, said, dated=dated, wall=wall)
+
+
+def _guess(
+    status: int, headers: Mapping[str, str], said: Directives, *, dated: float, wall: float
+) -> float:
+    """Return how long what has not changed for long will not change (RFC 9111, 4.2.2)."""
     modified = date_of(headers, "last-modified", wall)
     if modified is None or not (status in _HEURISTIC or said.public):
         return 0.0

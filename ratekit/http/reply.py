@@ -27,6 +27,10 @@ class Reply:
         # What an edge made of it, under the edge's name, so that the next hit costs less.
         self.prepared: dict[str, Any] = {}
 
+    def with_body(self, body: bytes) -> "Reply":
+        """Return this answer with a body."""
+        return Reply(self.status, self.headers, body, reason=self.reason, version=self.version)
+
     def size(self) -> int:
         """Return about how many bytes of memory it takes."""
         return len(self.body) + sum(len(name) + len(value) + 200 for name, value in self.headers)
