@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
+from typing import Any
 
 from ratekit.call import Call
 from ratekit.errors import ConfigurationError
@@ -94,14 +95,8 @@ class Identity:
         }
         self._names = self._credentials | _CONDITIONS | _UNANSWERABLE | _SAID
         self._on_wire = {name.encode(): name for name in self._names}
-        self._hash = blake2b(key=secret or _OF_THIS_PROCESS, digest_size=16)
-
-    def keyed(self, secret: bytes) -> "Identity":
-        """Return the same with another secret."""
-        other = Identity.__new__(Identity)
-        vars(other).update(vars(self))
-        vars(other).update(_hash=blake2b(key=secret[:64], digest_size=16))
-        return other
+        self._key = None if secret is None else _hashed(secret)
+        self._hash = blake2b(key=self._key or _OF_THIS_PROCESS, digest_size=16)
 
     def describe(self, call: Call, method: str, *, with_body: bool = False) -> Asked | None:
         """Return the request as the cache sees it; None where it has a body that is not there."""
@@ -179,14 +174,14 @@ class Identity:
         return hashed.hexdigest()
 
     def __getstate__(self) -> dict[str, object]:
-        state = vars(self).copy()
-        # It knows the secret: a copy elsewhere has its own process's.
-        del state["_hash"], state["_has_param"]
-        return state
+        # The key that was made of the secret travels, never the secret; without one each process
+        # has its own.
+        return {"params": self._params, "credentials": self._credentials, "key": self._key}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        vars(self).update(state)
-        self._hash = blake2b(key=_OF_THIS_PROCESS, digest_size=16)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["credentials"], state["params"])  # type: ignore[misc]
+        self._key = state["key"]
+        self._hash = blake2b(key=self._key or _OF_THIS_PROCESS, digest_size=16)
 
 
 def _read(asked: Asked, found: dict[str, str]) -> None:
@@ -199,6 +194,10 @@ def _read(asked: Asked, found: dict[str, str]) -> None:
     conditions = {name: found[name] for name in _CONDITIONS if name in found}
     if conditions:
         asked.conditions = conditions
+
+
+def _hashed(secret: bytes) -> bytes:
+    return blake2b(secret, digest_size=32, person=b"ratekit.cache").digest()
 
 
 def _normal_percent(match: re.Match[str]) -> str:

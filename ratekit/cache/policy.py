@@ -23,6 +23,7 @@ from ratekit.http.freshness import Rules
 from ratekit.http.origin import origin_of
 from ratekit.keys.credential import CREDENTIAL_HEADERS
 from ratekit.policy import Policy
+from ratekit.stores import MemcachedStore, Store, open_store
 
 __all__ = ["Cache"]
 
@@ -52,7 +53,10 @@ class Cache(Policy):
     as a hash. `shared=True` follows the rules of a shared cache instead (RFC 9111, 3.5).
     `methods`: with "POST" among them, requests of that kind are cached too, by their bodies.
 
-    `max_bytes`, `max_entries`: how much is kept. `max_entry`: the longest body that is, in bytes.
+    `max_bytes`, `max_entries`: how much is kept in memory. `max_entry`: the longest body that is
+    kept, in bytes. `store`: memcached, or its URL, for answers that a fleet shares under `name`
+    (a server keeps what fits into 1 MB, compressed). `secret`: what credentials are hashed with,
+    16 bytes or more and the same in all processes; without one, as others could.
     Raises `ConfigurationError` for what cannot be right.
     """
 
@@ -69,20 +73,19 @@ class Cache(Policy):
         headers: Iterable[str] = CREDENTIAL_HEADERS,
         params: Iterable[str] = API_KEY_PARAMS,
         secret: bytes | None = None,
+        store: Store | str | None = None,
+        name: str = "cache",
         max_bytes: int = 64 * MIB,
         max_entries: int = 100_000,
         max_entry: int = 4 * MIB,
         clock: Clock = SYSTEM,
     ) -> None:
-        for name, seconds in (
-            ("stale_if_error", stale_if_error),
-            ("stale_while_revalidate", stale_while_revalidate),
-        ):
-            check_number(name, seconds, unit="seconds")
-        for name, number in (
+        check_number("stale_if_error", stale_if_error, unit="seconds")
+        check_number("stale_while_revalidate", stale_while_revalidate, unit="seconds")
+        for what, number in (
             ("max_bytes", max_bytes), ("max_entries", max_entries), ("max_entry", max_entry),
         ):  # fmt: skip
-            check_positive(name, number)
+            check_positive(what, number)
         seconds_for = TtlRules(ttl, rules or {})
         if override and not seconds_for:
             raise ConfigurationError("override: give the ttl, or the rules, that are to hold")
@@ -92,10 +95,13 @@ class Cache(Policy):
             Grace(stale_if_error, stale_while_revalidate),
             max_entry,
         )
+        self._storage = _storage_of(store, name, clock, int(max_bytes), int(max_entries))
+        if secret is None and not isinstance(self._storage, MemoryStorage):
+            # The same in every process; who reads the server's memory reads the answers, too.
+            secret = f"ratekit cache of {name}".encode()
         self._identity = Identity(headers, params, secret)
         self._methods = frozenset(method.upper() for method in methods)
         self.clock = clock
-        self._storage: Storage = MemoryStorage(clock, max_bytes, max_entries)
         self._renew()
         forks.renew_in_child(self)
 
@@ -166,7 +172,7 @@ class Cache(Policy):
         if asked.said.only_if_cached or call.options.cached_only:
             return nothing_kept(call, f"ratekit; fwd={trip.why}; detail=only-if-cached")
         mark = trip.mark() if trip.may_revalidate() else ""
-        if mark and not self._begin(mark):
+        if mark and not self._begin(mark, trip):
             return self._counted(trip.stale("stale-while-revalidate"))
         wanted = call.wanted
         if call.method != "HEAD":
@@ -187,14 +193,17 @@ class Cache(Policy):
                 self._end(mark)
         return self._counted(trip.end(outcome))
 
-    def _begin(self, mark: str) -> bool:
+    def _begin(self, mark: str, trip: Trip) -> bool:
         """Return whether this call asks: of those that may use a stale answer one does."""
         with self._lock:
             if mark in self._revalidated:
                 return False
             if len(self._revalidated) < _REVALIDATORS:
                 self._revalidated.add(mark)
+        if trip.take_lead():
             return True
+        self._end(mark)
+        return False
 
     def _end(self, mark: str) -> None:
         with self._lock:
@@ -244,3 +253,14 @@ class Cache(Policy):
         vars(self).update(state)
         self._renew()
         forks.renew_in_child(self)
+
+
+def _storage_of(
+    store: Store | str | None, name: str, clock: Clock, max_bytes: int, max_entries: int
+) -> Storage:
+    opened = None if store is None else open_store(store)
+    if isinstance(opened, MemcachedStore):
+        from ratekit.cache.shared import MemcachedStorage
+
+        return MemcachedStorage(opened, name)
+    return MemoryStorage(clock, max_bytes, max_entries)

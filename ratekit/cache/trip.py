@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from ratekit.cache.answers import answer, hit, say
 from ratekit.cache.entry import Entry, Grace, entry_of, fields_of, freshened
 from ratekit.cache.identity import Asked
-from ratekit.cache.storage import Found, Storage
+from ratekit.cache.storage import Found, Page, Storage
 from ratekit.cache.ttl import TtlRules
 from ratekit.call import Call, Outcome
-from ratekit.http.fields import directives, listed, opaque
+from ratekit.http.fields import directives, is_listed, listed, opaque
 from ratekit.http.freshness import Rules, why_not_stored
+from ratekit.http.reply import Recording
 
 __all__ = ["Keeping", "Trip"]
 
@@ -48,7 +49,7 @@ class Trip:
         self._keeping = keeping
         self._rules = keeping.rules
         self._refusal: str | None = None
-        self._leads = False
+        self._lead = ""
         self._asked_wall = self._received_wall = call.clock.wall()
         self._asked_at = self._received_at = storage.now()
         self.why = self._reason()
@@ -120,14 +121,18 @@ class Trip:
         """Return whether this call is the one of a fleet's that asks the server."""
         if self.page is None:
             self.page = self._storage.open(self.asked)
-        self._leads = self.page is None or self._storage.take_lead(self.mark())
-        return self._leads
+        mark = self.mark()
+        if mark and mark != self._lead:
+            if not self._storage.take_lead(mark):
+                return False
+            self._lead = mark
+        return True
 
     def give_up(self, *, for_all: bool = False) -> None:
-        """Say that there is nothing to keep: another one may ask, or all of them `for_all`."""
-        if self._leads:
-            self._leads = False
-            self._storage.give_up_lead(self.mark(), for_all=for_all)
+        """Say that this call asks no more: another one may, or `for_all` everybody should."""
+        mark, self._lead = self._lead, ""
+        if mark:
+            self._storage.give_up_lead(mark, for_all=for_all)
 
     def wants(self, outcome: Outcome) -> int:
         """Return how many bytes of an answer's body are kept at most; 0: none of it."""
@@ -159,27 +164,27 @@ class Trip:
             self.give_up()
             outcome.discard()
             return self.stale("stale-if-error")
-        said = f"fwd={self.why}; fwd-status={status}"
-        if self.call.collapsed:
-            said += "; collapsed"
-        if self.call.collapsed or self.call.method == "HEAD" or status == 304:
-            return say(outcome, said)
+        return say(outcome, f"fwd={self.why}; fwd-status={status}{self._end_fetch(outcome)}")
+
+    def _end_fetch(self, outcome: Outcome) -> str:
+        """Keep a new answer; return what is to be said of that."""
+        if self.call.collapsed or self.call.method == "HEAD" or outcome.status == 304:
+            self.give_up()
+            return "; collapsed" if self.call.collapsed else ""
         if outcome.recording is None or self._refusal is not None:
-            if entry is not None and status is not None and status < 300:
+            if self.entry is not None and not outcome.is_error:
                 # What is kept is older than what will not be.
                 self._storage.drop(self.asked.url)
             self.give_up(for_all=True)
-            return say(outcome, f"{said}; detail={self._refusal or 'length'}")
-        self._keep_when_whole(outcome)
-        return say(outcome, f"{said}; stored")
-
-    def _keep_when_whole(self, outcome: Outcome) -> None:
-        recording = outcome.recording
+            return f"; detail={self._refusal or 'length'}"
         if self.page is None:
             self.page = self._storage.open(self.asked)
-        page = self.page
-        if recording is None or page is None:
-            return
+        if self.page is None:
+            return "; detail=store"
+        self._keep_when_whole(outcome.recording, outcome, self.page)
+        return "; stored"
+
+    def _keep_when_whole(self, recording: Recording, outcome: Outcome, page: Page) -> None:
         # As the server sent them: the user's copy is the user's to change.
         sent = outcome.reply(b"")
         fields = fields_of(sent.headers)
@@ -195,18 +200,27 @@ class Trip:
         vary = listed(fields.get("vary"))
 
         def keep(body: bytes | None) -> None:
-            if body is None or len(body) > self._keeping.most:
-                self.give_up(for_all=body is not None)
-            elif not self._storage.keep(self.asked, page, vary, entry.with_body(body)):
-                self.give_up(for_all=True)
+            kept = (
+                body is not None
+                and len(body) <= self._keeping.most
+                and self._storage.keep(self.asked, page, vary, entry.with_body(body))
+            )
+            self.give_up(for_all=not kept and body is not None)
 
         recording.then(keep)
+
+    def _is_of(self, entry: Entry, etag: str | None) -> bool:
+        """Return whether a 304 speaks of the answer that is kept (RFC 9111, 4.3.4)."""
+        if etag is not None:
+            return opaque(etag) == opaque(entry.etag)
+        # The user may have asked for another one.
+        asked = self.asked.conditions
+        return asked is None or is_listed(entry.etag, asked.get("if-none-match", ""))
 
     def _end_validation(self, outcome: Outcome, entry: Entry) -> Outcome:
         """Answer with what is kept: the server has said that it still holds."""
         said = f"fwd={self.why}; fwd-status=304"
-        etag = outcome.headers.get("etag")
-        if etag is None or opaque(etag) == opaque(entry.etag):
+        if self._is_of(entry, outcome.headers.get("etag")):
             entry = freshened(
                 entry,
                 outcome.reply(b"").headers,
@@ -219,6 +233,7 @@ class Trip:
             if self.page is not None:
                 vary = listed(fields_of(entry.reply.headers).get("vary"))
                 self._storage.keep(self.asked, self.page, vary, entry)
+        self.give_up()
         if self.asked.conditions is not None:
             # The user's own question, and his answer.
             return say(outcome, said)

@@ -16,7 +16,6 @@ from pymemcache.client.base import Client
 
 from ratekit import ConfigurationError, MemcachedStore, RateLimited, RateLimiter, StoreError
 from ratekit.stores.memcached.address import addresses_of
-from ratekit.stores.memcached.frame import Value
 from ratekit.stores.memcached.pool import Pool
 from ratekit.stores.memcached.wire import Get, Unavailable
 from tests.conftest import Memcached, StartMemcached
@@ -280,19 +279,3 @@ def test_counts_and_slots_are_everybodys(memcached: Memcached) -> None:
     taken = [space.take_slot("k", 3, 100_000) for space in (one, other) * 3]
     assert taken == [True] * 3 + [False] * 3
     assert one.take_slot("another", 1, 60)
-
-
-def test_values_are_kept_whole_or_not_at_all(memcached: Memcached) -> None:
-    """A value comes back as it was; one that is too large removes the older one."""
-    space = MemcachedStore(memcached.url).space(uuid.uuid4().hex)
-    times = {"created_ms": 1, "fresh_until_ms": 2, "stale_until_ms": 3}
-    small = Value(meta={"status": 200}, body=b"body\r\nEND\r\n" * 300, **times)
-    assert space.value("k") is None
-    assert space.keep("k", small, 60)
-    assert space.value("k") == small
-    assert space.value("other") is None
-    assert not space.keep("k", Value(meta={}, body=os.urandom(1_100_000), **times), 60)
-    assert space.value("k") is None
-    space.keep("k", small, 60)
-    space.forget("k")
-    assert space.value("k") is None

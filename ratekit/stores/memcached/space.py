@@ -10,11 +10,10 @@ from ratekit import forks
 from ratekit.clock import SECOND
 from ratekit.errors import StoreError
 from ratekit.stores import FENCE, Grants, Space, State, Take, Taken
-from ratekit.stores.memcached.frame import Value, pack, unpack
 from ratekit.stores.memcached.keys import digest_of, key_of
 from ratekit.stores.memcached.record import Record, Update
 from ratekit.stores.memcached.server import Server
-from ratekit.stores.memcached.wire import Add, Delete, Get, Put
+from ratekit.stores.memcached.wire import Add, Get
 
 if TYPE_CHECKING:
     from ratekit.stores.memcached.store import MemcachedStore
@@ -116,31 +115,3 @@ class MemcachedSpace(Space):
         if number is None:
             raise StoreError("the server could not keep a number")
         return number
-
-    def value(self, key: str) -> Value | None:
-        """Return the value kept for `key`; None where there is none, or it is not what was kept."""
-        digest, server = self.place(key)
-        (reply,) = server.talk([Get(key_of("value", digest))])
-        return unpack(reply.value, key=self._logical(key)) if reply.done else None
-
-    def keep(self, key: str, value: Value, seconds: int) -> bool:
-        """Keep a value for so many seconds; return whether it could be.
-
-        One that is too large is not, and the older one is gone then.
-        """
-        digest, server = self.place(key)
-        name = key_of("value", digest)
-        frame = pack(value, key=self._logical(key))
-        if frame is None:
-            server.talk([Delete(name)])
-            return False
-        return server.talk([Put(name, frame, seconds)])[0].done
-
-    def forget(self, key: str) -> None:
-        """Drop the value of `key`."""
-        digest, server = self.place(key)
-        server.talk([Delete(key_of("value", digest))])
-
-    def _logical(self, key: str) -> bytes:
-        text = f"{self.store.namespace}\0{self.name}\0{key}"
-        return text.encode("utf-8", "surrogatepass")
