@@ -18,7 +18,8 @@ from ratekit.http.reply import Reply
 
 __all__ = ["Entry", "Grace", "entry_of", "fields_of", "freshened"]
 
-# For how long an answer that can be validated is kept beyond its freshness.
+# For how long an answer is kept beyond its freshness: it can be validated, a request may take what
+# is stale, or ask for it while the server fails.
 _KEPT = 86_400.0
 # By how much the clocks of two hosts may differ before an entry is doubtful.
 _AHEAD = 1.0
@@ -99,9 +100,8 @@ class Entry:
 
     def kept_for(self) -> float:
         """Return for how many seconds from `stored_at` it can be of use."""
-        longest = max(self.if_error, self.while_revalidate)
-        if self.etag is not None or self.modified is not None:
-            longest = max(longest, _KEPT)
+        is_of_use = not self.never_stale or self.etag is not None or self.modified is not None
+        longest = max(self.if_error, self.while_revalidate, _KEPT if is_of_use else 0.0)
         return max(0.0, self.fresh_for - self.age) + longest
 
 
@@ -155,7 +155,8 @@ def freshened(
 ) -> Entry:
     """Return the entry after a 304 with these fields (RFC 9111, 4.3.4 and 3.2)."""
     new = [pair for pair in stored_headers(pairs) if pair[0].lower() not in _NOT_UPDATED]
-    names = {name.lower() for name, _ in new}
+    # A 304 without a date is as old as it was received, whatever the answer before it said.
+    names = {name.lower() for name, _ in new} | {"date"}
     old = entry.reply
     merged = [pair for pair in old.headers if pair[0].lower() not in names] + new
     reply = Reply(old.status, merged, old.body, reason=old.reason, version=old.version)

@@ -38,9 +38,12 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 
 class Asked:
-    """A request as the cache sees it. `said`: its directives; `who`: the hash of who asks."""
+    """A request as the cache sees it. `said`: its directives; `who`: the hash of who asks.
 
-    __slots__ = ("_headers", "conditions", "said", "unanswerable", "url", "who")
+    `authorized`: whether it says who asks, which is no part of what a shared cache keeps it under.
+    """
+
+    __slots__ = ("_headers", "authorized", "conditions", "said", "unanswerable", "url", "who")
 
     def __init__(self, url: str, who: str, headers: Mapping[str, str]) -> None:
         self.url = url
@@ -50,6 +53,7 @@ class Asked:
         # The user's own conditions, by name; None where there are none.
         self.conditions: dict[str, str] | None = None
         self.unanswerable = False
+        self.authorized = bool(who)
 
     def variant(self, vary: tuple[str, ...]) -> str:
         """Return which of the answers to this URL is meant, where it varies by these fields."""
@@ -79,6 +83,8 @@ class Identity:
         headers: Iterable[str] = CREDENTIAL_HEADERS,
         params: Iterable[str] = API_KEY_PARAMS,
         secret: bytes | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         if secret is not None and (not isinstance(secret, bytes) or len(secret) < _SHORTEST_SECRET):
             # Without what was given: it is one.
@@ -86,6 +92,7 @@ class Identity:
                 f"secret: too short or not bytes; use {_SHORTEST_SECRET} random bytes or more, the "
                 "same in all processes, such as those of secrets.token_bytes(32)"
             )
+        self._shared = shared
         self._params = frozenset(params)
         names = "|".join(map(re.escape, self._params))
         self._has_param = re.compile(f"[?&](?:{names})(?:[=&]|$)", re.IGNORECASE).search
@@ -111,7 +118,9 @@ class Identity:
         if not found and not secrets:
             return Asked(url, "", call.headers)
         secrets = sorted([*secrets, *[one for one in found.items() if one[0] in self._credentials]])
-        asked = Asked(url, self._who(secrets) if secrets else "", call.headers)
+        is_kept_apart = bool(secrets) and not self._shared
+        asked = Asked(url, self._who(secrets) if is_kept_apart else "", call.headers)
+        asked.authorized = bool(secrets)
         if len(found) != len(secrets) or keys:
             _read(asked, found)
         return asked
@@ -176,10 +185,13 @@ class Identity:
     def __getstate__(self) -> dict[str, object]:
         # The key that was made of the secret travels, never the secret; without one each process
         # has its own.
-        return {"params": self._params, "credentials": self._credentials, "key": self._key}
+        state = {"params": self._params, "credentials": self._credentials}
+        return {**state, "shared": self._shared, "key": self._key}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["credentials"], state["params"])  # type: ignore[misc]
+        self.__init__(  # type: ignore[misc]
+            state["credentials"], state["params"], shared=state["shared"]
+        )
         self._key = state["key"]
         self._hash = blake2b(key=self._key or _OF_THIS_PROCESS, digest_size=16)
 

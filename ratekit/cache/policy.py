@@ -99,7 +99,7 @@ class Cache(Policy):
         if secret is None and not isinstance(self._storage, MemoryStorage):
             # The same in every process; who reads the server's memory reads the answers, too.
             secret = f"ratekit cache of {name}".encode()
-        self._identity = Identity(headers, params, secret)
+        self._identity = Identity(headers, params, secret, shared=shared)
         self._methods = frozenset(method.upper() for method in methods)
         self.clock = clock
         self._renew()

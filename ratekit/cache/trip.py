@@ -147,7 +147,7 @@ class Trip:
             directives(headers.get("cache-control", "")),
             asked=self.asked.said,
             rules=self._rules,
-            authorized=bool(self.asked.who),
+            authorized=self.asked.authorized,
         )
         return 0 if self._refusal else self._keeping.most
 
@@ -238,4 +238,5 @@ class Trip:
             # The user's own question, and his answer.
             return say(outcome, said)
         outcome.discard()
-        return answer(self.call, entry.reply, self.age(), f"ratekit; {said}; stored")
+        age = entry.age_at(self._storage.now())
+        return answer(self.call, entry.reply, age, f"ratekit; {said}; stored")

@@ -8,7 +8,7 @@ import pickle
 import signal
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -344,7 +344,7 @@ def test_a_leader_elsewhere_that_dies_strands_nobody(
         assert 1 < response.ratekit.waited < 10
 
 
-def _hits(edge: Edge, cache: Cache, url: str, **headers: str) -> Iterator[bool]:
+def _hits(edge: Edge, cache: Cache, url: str, **headers: str) -> Generator[bool]:
     with edge.client(Pipeline(cache)) as client:
         for _ in itertools.count():
             yield edge.details(client.get(url, headers=headers)).from_cache
