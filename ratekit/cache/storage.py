@@ -46,6 +46,10 @@ class Storage(ABC):
         """Return seconds by the clock that `Entry.stored_at` is measured by."""
 
     @abstractmethod
+    def wall(self) -> float:
+        """Return seconds since the epoch, to compare with what a server dates."""
+
+    @abstractmethod
     def find(self, asked: Asked) -> Found:
         """Return the page of a URL, and the answer that is kept for this request."""
 
@@ -112,6 +116,10 @@ class MemoryStorage(Storage):
     def now(self) -> float:
         """Return seconds by this clock."""
         return self._clock.now_ns() / SECOND
+
+    def wall(self) -> float:
+        """Return this clock's time since the epoch."""
+        return self._clock.wall()
 
     def find(self, asked: Asked) -> Found:
         """Return the page of a URL, and the answer that is kept for this request."""

@@ -50,7 +50,7 @@ class Trip:
         self._rules = keeping.rules
         self._refusal: str | None = None
         self._lead = ""
-        self._asked_wall = self._received_wall = call.clock.wall()
+        self._asked_wall = self._received_wall = storage.wall()
         self._asked_at = self._received_at = storage.now()
         self.why = self._reason()
 
@@ -136,7 +136,7 @@ class Trip:
 
     def wants(self, outcome: Outcome) -> int:
         """Return how many bytes of an answer's body are kept at most; 0: none of it."""
-        self._received_at, self._received_wall = self._storage.now(), self.call.clock.wall()
+        self._received_at, self._received_wall = self._storage.now(), self._storage.wall()
         if outcome.status is None or outcome.status == 304:
             return 0
         self._rules = self._keeping.rules_for(self.call)
