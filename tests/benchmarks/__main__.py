@@ -1,6 +1,6 @@
 """Measures ratekit beside other libraries and says whether it keeps its promises.
 
-    python tests/benchmarks                  all of it, about fifteen minutes
+    python tests/benchmarks                  all of it, about twenty minutes
     python tests/benchmarks --quick          rough figures, about two minutes
     python tests/benchmarks check memory     two of them
 
@@ -25,6 +25,7 @@ if __name__ == "__main__":
 
     from tests.benchmarks import (
         blocking,
+        cache,
         check,
         fleet,
         fleet_faults,
@@ -61,6 +62,11 @@ if __name__ == "__main__":
         "fleet-hold": fleet.run_hold,
         "fleet-clock": fleet.run_clock,
         "fleet-cost": fleet_road.run_cost,
+        "cache-hit": cache.run_hit,
+        "cache-miss": cache.run_miss,
+        "cache-threads": cache.run_threads,
+        "cache-memory": cache.run_memory,
+        "cache-permits": cache.run_permits,
     }
 
 

@@ -23,6 +23,7 @@ __all__ = [
 _LIBRARIES = (
     "ratekit", "cachetools", "requests", "httpx", "httpx2", "urllib3", "pymemcache",
     "limits", "pyrate-limiter", "throttled-py", "nopanic", "requests-ratelimiter",
+    "hishel", "CacheControl", "requests-cache",
 )  # fmt: skip
 
 
