@@ -127,7 +127,9 @@ class Outcome:
 
     def record_for(self, call: "Call") -> None:
         """Begin to record the body if somebody on the road wants it; called once, at once."""
-        most = max((want(self) for want in call.wanted), default=0)
+        most = 0
+        for want in call.wanted:
+            most = max(most, want(self))
         if most > 0:
             length = self.length()
             if length is None or length <= most:

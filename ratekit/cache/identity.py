@@ -108,7 +108,7 @@ class Identity:
     def describe(self, call: Call, method: str, *, with_body: bool = False) -> Asked | None:
         """Return the request as the cache sees it; None where it has a body that is not there."""
         found = self._found(call.headers)
-        url, keys = self.locate(call)
+        url, keys = self.normal(call.url, call.key)
         secrets: list[tuple[str, str]] = keys
         if with_body:
             body = call.body() if call.body is not None else None
@@ -124,10 +124,6 @@ class Identity:
         if len(found) != len(secrets) or keys:
             _read(asked, found)
         return asked
-
-    def locate(self, call: Call) -> tuple[str, list[tuple[str, str]]]:
-        """Return the URL in its normal form, and the credentials that were in it."""
-        return self.normal(call.url, call.key)
 
     def normal(self, url: str, origin: str) -> tuple[str, list[tuple[str, str]]]:
         """Return a URL in its normal form (RFC 3986, 6.2.2), and the credentials in its query."""

@@ -21,6 +21,7 @@ from ratekit.clock import SYSTEM, Clock
 from ratekit.errors import ConfigurationError, DeadlineExceeded, Rejected
 from ratekit.http.freshness import Rules
 from ratekit.http.origin import origin_of
+from ratekit.http.reply import Recording
 from ratekit.keys.credential import CREDENTIAL_HEADERS
 from ratekit.policy import Policy
 from ratekit.stores import MemcachedStore, Store, open_store
@@ -35,6 +36,8 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _FAILURES = (SendFailed, Rejected, DeadlineExceeded)
 # Stale answers that are asked for anew at the same time.
 _REVALIDATORS = 1024
+# How long one who asks, or reads what he was answered, keeps others from it, in seconds.
+_LONGEST_REVALIDATION = 30.0
 
 MIB = 1 << 20
 
@@ -109,8 +112,8 @@ class Cache(Policy):
         # Guards what is below.
         self._lock = threading.Lock()
         self._hits = self._misses = 0
-        # Which stale answers somebody is asking for anew.
-        self._revalidated: set[str] = set()
+        # Which stale answers somebody is asking for anew, and until when he may be waited for.
+        self._revalidated: dict[str, float] = {}
 
     def after_fork(self) -> None:
         """In a child: whoever held the lock, or was asking, does not exist here."""
@@ -156,7 +159,7 @@ class Cache(Policy):
 
     def _invalidate(self, call: Call, headers: Mapping[str, str]) -> None:
         """Drop what an unsafe request has changed (RFC 9111, 4.4)."""
-        self._storage.drop(self._identity.locate(call)[0])
+        self._storage.drop(self._identity.normal(call.url, call.key)[0])
         for name in ("location", "content-location"):
             where = headers.get(name)
             if where:
@@ -171,9 +174,10 @@ class Cache(Policy):
         asked, entry = trip.asked, trip.entry
         if asked.said.only_if_cached or call.options.cached_only:
             return nothing_kept(call, f"ratekit; fwd={trip.why}; detail=only-if-cached")
-        mark = trip.mark() if trip.may_revalidate() else ""
+        mark = trip.mark() if entry is not None and trip.may_revalidate() else ""
         if mark and not self._begin(mark, trip):
-            return self._counted(trip.stale("stale-while-revalidate"))
+            self._hits += 1
+            return trip.stale("stale-while-revalidate")
         wanted = call.wanted
         if call.method != "HEAD":
             call.wanted = (*wanted, trip.wants)
@@ -181,40 +185,47 @@ class Cache(Policy):
             if asked.conditions is None and entry is not None:
                 call.added = entry.conditions()
         try:
-            outcome = proceed(call)
+            outcome = trip.end(proceed(call))
         except BaseException as error:
             trip.give_up()
+            self._end(mark, None)
             if isinstance(error, _FAILURES) and trip.may_stand_in():
-                return self._counted(trip.stale("stale-if-error"))
+                self._hits += 1
+                return trip.stale("stale-if-error")
             raise
         finally:
             call.added, call.wanted, call.trip = None, wanted, None
-            if mark:
-                self._end(mark)
-        return self._counted(trip.end(outcome))
-
-    def _begin(self, mark: str, trip: Trip) -> bool:
-        """Return whether this call asks: of those that may use a stale answer one does."""
-        with self._lock:
-            if mark in self._revalidated:
-                return False
-            if len(self._revalidated) < _REVALIDATORS:
-                self._revalidated.add(mark)
-        if trip.take_lead():
-            return True
-        self._end(mark)
-        return False
-
-    def _end(self, mark: str) -> None:
-        with self._lock:
-            self._revalidated.discard(mark)
-
-    def _counted(self, outcome: Outcome) -> Outcome:
+        self._end(mark, outcome.recording)
         if outcome.from_cache:
             self._hits += 1
         else:
             self._misses += 1
         return outcome
+
+    def _begin(self, mark: str, trip: Trip) -> bool:
+        """Return whether this call asks: of those that may use a stale answer one does."""
+        now = self._storage.now()
+        with self._lock:
+            if self._revalidated.get(mark, 0.0) > now:
+                return False
+            if len(self._revalidated) >= _REVALIDATORS:
+                # Those of answers that nobody read to their end.
+                self._revalidated.clear()
+            self._revalidated[mark] = now + _LONGEST_REVALIDATION
+        if trip.take_lead():
+            return True
+        self._end(mark, None)
+        return False
+
+    def _end(self, mark: str, recording: Recording | None) -> None:
+        """Let another one ask, once the new answer is kept or will never be."""
+        if not mark:
+            return
+        if recording is not None:
+            recording.then(lambda _: self._end(mark, None))
+            return
+        with self._lock:
+            self._revalidated.pop(mark, None)
 
     # What users do with it.
 

@@ -8,7 +8,7 @@ from ratekit.cache.identity import Asked
 from ratekit.cache.storage import Found, Page, Storage
 from ratekit.cache.ttl import TtlRules
 from ratekit.call import Call, Outcome
-from ratekit.http.fields import directives, is_listed, listed, opaque
+from ratekit.http.fields import Directives, directives, is_listed, listed, opaque
 from ratekit.http.freshness import Rules, why_not_stored
 from ratekit.http.reply import Recording
 
@@ -26,6 +26,10 @@ class Keeping:
     ttl: TtlRules
     grace: Grace
     most: int
+
+    def may_override(self, call: Call, said: Directives) -> bool:
+        """Return whether anything could be kept of an answer that says `no-store`."""
+        return self.rules.override or said.must_understand or call.options.ttl is not None
 
     def rules_for(self, call: Call) -> Rules:
         """Return by which rules the answer to a call is kept."""
@@ -50,9 +54,8 @@ class Trip:
         self._rules = keeping.rules
         self._refusal: str | None = None
         self._lead = ""
-        self._asked_wall = self._received_wall = storage.wall()
         self._asked_at = self._received_at = storage.now()
-        self.why = self._reason()
+        self.why = "uri-miss" if self.page is None else self._reason()
 
     def _reason(self) -> str:
         """Return why it goes to the server (RFC 9211, 2.2)."""
@@ -136,15 +139,20 @@ class Trip:
 
     def wants(self, outcome: Outcome) -> int:
         """Return how many bytes of an answer's body are kept at most; 0: none of it."""
-        self._received_at, self._received_wall = self._storage.now(), self._storage.wall()
+        headers = outcome.headers
+        said = directives(headers.get("cache-control", ""))
+        if said.no_store and not self._keeping.may_override(self.call, said):
+            # What most answers say that are not kept: nothing else need be looked at.
+            self._refusal = "no-store"
+            return 0
+        self._received_at = self._storage.now()
         if outcome.status is None or outcome.status == 304:
             return 0
         self._rules = self._keeping.rules_for(self.call)
-        headers = outcome.headers
         self._refusal = why_not_stored(
             outcome.status,
             headers,
-            directives(headers.get("cache-control", "")),
+            said,
             asked=self.asked.said,
             rules=self._rules,
             authorized=self.asked.authorized,
@@ -158,6 +166,8 @@ class Trip:
         status, entry = outcome.status, self.entry
         if outcome.from_cache:
             return outcome
+        if entry is None and self._refusal is not None and not self._lead:
+            return say(outcome, f"fwd={self.why}; fwd-status={status}; detail={self._refusal}")
         if status == 304 and entry is not None:
             return self._end_validation(outcome, entry)
         if (status in _ERRORS or status == 429) and self.may_stand_in(status):
@@ -193,9 +203,7 @@ class Trip:
             fields,
             rules=self._rules,
             grace=self._keeping.grace,
-            asked_wall=self._asked_wall,
-            wall=self._received_wall,
-            now=self._received_at,
+            **self._times(),
         )
         vary = listed(fields.get("vary"))
 
@@ -208,6 +216,13 @@ class Trip:
             self.give_up(for_all=not kept and body is not None)
 
         recording.then(keep)
+
+    def _times(self) -> dict[str, float]:
+        """Return when it was asked for and received, by the clocks that count."""
+        now, wall = self._storage.now(), self._storage.wall()
+        received = wall - (now - self._received_at)
+        asked = received - (self._received_at - self._asked_at)
+        return {"now": self._received_at, "wall": received, "asked_wall": asked}
 
     def _is_of(self, entry: Entry, etag: str | None) -> bool:
         """Return whether a 304 speaks of the answer that is kept (RFC 9111, 4.3.4)."""
@@ -226,17 +241,15 @@ class Trip:
                 outcome.reply(b"").headers,
                 rules=self._keeping.rules_for(self.call),
                 grace=self._keeping.grace,
-                asked_wall=self._asked_wall,
-                wall=self._received_wall,
-                now=self._received_at,
+                **self._times(),
             )
-            if self.page is not None:
-                vary = listed(fields_of(entry.reply.headers).get("vary"))
-                self._storage.keep(self.asked, self.page, vary, entry)
+            vary = listed(fields_of(entry.reply.headers).get("vary"))
+            if self.page and self._storage.keep(self.asked, self.page, vary, entry):
+                said += "; stored"
         self.give_up()
         if self.asked.conditions is not None:
             # The user's own question, and his answer.
             return say(outcome, said)
         outcome.discard()
         age = entry.age_at(self._storage.now())
-        return answer(self.call, entry.reply, age, f"ratekit; {said}; stored")
+        return answer(self.call, entry.reply, age, f"ratekit; {said}")

@@ -252,6 +252,19 @@ def test_4_3_2_a_tag_goes_before_a_date(
     assert response.content == (b"" if status == 304 else b"1")
 
 
+def test_4_3_4_a_304_of_another_answer_is_not_said_to_be_stored(one: Api, clock: FakeClock) -> None:
+    """It renews nothing, and the next request asks again."""
+    one.answers(
+        reply(b"1", etag='"a"', cache_control=MINUTE),
+        reply(b"", 304, etag='"b"', cache_control=MINUTE),
+        reply(b"2"),
+    )
+    one.send()
+    clock.advance(61)
+    assert "stored" not in said(one.send())
+    assert one.body() == b"2"
+
+
 # 4.4: invalidation.
 
 
@@ -280,8 +293,11 @@ def test_4_4_another_origin_is_never_dropped(one: Api, name: str) -> None:
     """Else any server could empty the cache of all others: the same host by name is another."""
     elsewhere = one.url.replace("127.0.0.1", "localhost")
     one.answers(reply(b"1", cache_control=MINUTE), reply(b"", 201, **{name: one.url}))
+    one.answers(reply(b"", 201, **{name: elsewhere}), path="/b")
     one.send()
+    # From there to here, and from here to what is only called the same there.
     one.client.send("POST", elsewhere)
+    one.send("POST", "/b")
     assert one.get() == (b"1", "hit; ttl=60")
 
 

@@ -17,7 +17,7 @@ from pymemcache.client.base import Client
 from ratekit import ConfigurationError, MemcachedStore, RateLimited, RateLimiter, StoreError
 from ratekit.stores.memcached.address import addresses_of
 from ratekit.stores.memcached.pool import Pool
-from ratekit.stores.memcached.wire import Get, Unavailable
+from ratekit.stores.memcached.wire import Command, Get, Unavailable
 from tests.conftest import Memcached, StartMemcached
 from tests.faults.proxy import Proxy
 
@@ -279,3 +279,23 @@ def test_counts_and_slots_are_everybodys(memcached: Memcached) -> None:
     taken = [space.take_slot("k", 3, 100_000) for space in (one, other) * 3]
     assert taken == [True] * 3 + [False] * 3
     assert one.take_slot("another", 1, 60)
+
+
+def test_two_threads_may_meet_the_server_at_once(
+    memcached: Memcached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told of its clock between another one's question and answer is in nobody's way."""
+    store = MemcachedStore(memcached.url)
+    clock = store.servers[0].clock
+    limiter, questions = limiter_on(store), clock.questions
+    others = [threading.Thread(target=limiter.check, args=("other",))]
+
+    def overtaken() -> list[Command]:
+        while others:
+            other = others.pop()
+            other.start()
+            other.join()
+        return questions()
+
+    monkeypatch.setattr(clock, "questions", overtaken)
+    assert limiter.check("mine")

@@ -118,6 +118,9 @@ class Server:
         while clock.is_new and self._meta is not False:
             # Before anything is written by a clock that may be wrong by hours.
             asked = clock.questions()
+            if not asked:
+                # Another thread was told meanwhile.
+                break
             clock.learn(*self._converse(asked, fresh=False))
         asked = clock.questions() if self._meta is not False else []
         try:
