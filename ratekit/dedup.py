@@ -65,6 +65,8 @@ class Dedup(Policy):
     on by itself. Raises `ConfigurationError` for what cannot be right.
     """
 
+    spares_attempts = True
+
     def __init__(
         self,
         *,

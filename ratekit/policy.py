@@ -33,6 +33,8 @@ class Policy(ABC):
     """Whether this policy may make more than one attempt."""
     per_attempt = False
     """Whether this policy must see every attempt, so that nothing further in may repeat one."""
+    spares_attempts = False
+    """Whether this policy may answer by itself, so that nothing further out should count that."""
 
     @abstractmethod
     def run(self, call: Call, proceed: Proceed) -> Outcome:
@@ -123,6 +125,11 @@ class Pipeline(Policy):
                 raise ConfigurationError(
                     f"{policy!r} stands inside {above!r}, which would not see its repeats; put "
                     "it further out: Pipeline(Retry(), RateLimiter(...))"
+                )
+            if policy.spares_attempts and above is not None:
+                raise ConfigurationError(
+                    f"{policy!r} stands inside {above!r}, which would count what it answers by "
+                    "itself; put it further out: Pipeline(Cache(), RateLimiter(...))"
                 )
             if policy.per_attempt:
                 above = policy

@@ -208,7 +208,7 @@ def test_a_follower_keeps_its_own_deadline(
 ) -> None:
     """It does not wait longer than it may because somebody else does."""
     client = client_of(edge, Dedup())
-    server.script("/a", Answer(200, TEXT, b"x", delay=1.0))
+    server.script("/a", Answer(200, TEXT, b"x", delay=0.4))
     url = server.url + "/a"
 
     def hurried() -> Any:
@@ -226,7 +226,7 @@ def test_a_follower_keeps_its_own_max_wait(
     client_of: Clients, edge: Edge, server: ApiServer
 ) -> None:
     """While the leader waits for a permit, who would not wait is refused by the limiter."""
-    limiter = RateLimiter("1/second smooth", headroom=1)
+    limiter = RateLimiter("3/second smooth", headroom=1)
     limiter.acquire(server.url)
     client = client_of(edge, Dedup(), limiter)
     url = server.url + "/a"

@@ -6,7 +6,16 @@ import pickle
 import pytest
 
 import ratekit
-from ratekit import ConfigurationError, Pipeline, Policy, RateLimiter, Retry, options
+from ratekit import (
+    Cache,
+    ConfigurationError,
+    Dedup,
+    Pipeline,
+    Policy,
+    RateLimiter,
+    Retry,
+    options,
+)
 from ratekit.call import Call, Outcome, Proceed
 
 
@@ -130,3 +139,11 @@ def test_the_public_names_are_those_of_the_module() -> None:
     """Nothing is missing, and nothing leaks."""
     for name in ratekit.__all__:
         assert getattr(ratekit, name) is not None
+
+
+@pytest.mark.parametrize("policy", [Cache(), Dedup()], ids=repr)
+def test_what_answers_by_itself_stands_before_what_counts(policy: Policy) -> None:
+    """A hit that costs a permit is a mistake in the order, which a pipeline does not accept."""
+    with pytest.raises(ConfigurationError, match="put it further out"):
+        Pipeline(RateLimiter("1/second"), policy)
+    assert Pipeline(policy, RateLimiter("1/second")).policies

@@ -24,6 +24,8 @@ API_KEY_PARAMS = (
 )  # fmt: skip
 """The parameters of a query that are taken for credentials."""
 
+# In a body it may stand for a GraphQL operation that must not be left out.
+_WRITE = b"mutation"
 _OF_THIS_PROCESS = os.urandom(32)
 _SHORTEST_SECRET = 16
 
@@ -106,13 +108,13 @@ class Identity:
         self._hash = blake2b(key=self._key or _OF_THIS_PROCESS, digest_size=16)
 
     def describe(self, call: Call, method: str, *, with_body: bool = False) -> Asked | None:
-        """Return the request as the cache sees it; None where it has a body that is not there."""
+        """Return the request as the cache sees it; None where its body says too little."""
         found = self._found(call.headers)
         url, keys = self.normal(call.url, call.key)
         secrets: list[tuple[str, str]] = keys
         if with_body:
             body = call.body() if call.body is not None else None
-            if body is None:
+            if body is None or _WRITE in body:
                 return None
             url = f"{method} {url} {blake2b(body, digest_size=16).hexdigest()}"
         if not found and not secrets:

@@ -54,7 +54,8 @@ class Cache(Policy):
     Whoever asks gets his own answers only: credentials (`Authorization`, `Cookie`, the fields in
     `headers`, the parameters of the query in `params`) are part of what an answer is kept under,
     as a hash. `shared=True` follows the rules of a shared cache instead (RFC 9111, 3.5).
-    `methods`: with "POST" among them, requests of that kind are cached too, by their bodies.
+    `methods`: with "POST" among them, requests of that kind are cached too, by their bodies; but
+    not those whose body has the word "mutation" in it, which GraphQL says of a write.
 
     `max_bytes`, `max_entries`: how much is kept in memory. `max_entry`: the longest body that is
     kept, in bytes. `store`: memcached, or its URL, for answers that a fleet shares under `name`
@@ -62,6 +63,8 @@ class Cache(Policy):
     16 bytes or more and the same in all processes; without one, as others could.
     Raises `ConfigurationError` for what cannot be right.
     """
+
+    spares_attempts = True
 
     def __init__(
         self,

@@ -61,6 +61,9 @@ def why_not_stored(
     if rules.override and rules.ttl is not None:
         return None if ttl else "ttl"
     forbidden = _forbidden(status, said, shared=rules.shared, authorized=authorized)
+    if forbidden is None and rules.shared and "set-cookie" in headers and not said.public:
+        # One caller's session is nobody else's.
+        forbidden = "set-cookie"
     if forbidden is not None or _explicit(headers, said, shared=rules.shared):
         return forbidden
     if ttl is not None:

@@ -462,10 +462,12 @@ def test_a_shared_cache_keeps_what_it_may(make: Callable[..., Any], clock: FakeC
         one.answers(
             reply(cache_control=MINUTE),
             reply(cache_control="private, max-age=60"),
+            reply(cache_control=MINUTE, set_cookie="a=1"),
             reply(b"all", cache_control="max-age=5, s-maxage=60"),
         )
         assert said(one.send(authorization="a")).endswith("detail=authorization")
         assert said(one.send()).endswith("detail=private")
+        assert said(one.send()).endswith("detail=set-cookie")
         assert said(one.send(authorization="a")).endswith("stored")
         clock.advance(10)
         assert one.get(authorization="b") == (b"all", "hit; ttl=50")
@@ -534,6 +536,14 @@ def test_posts_are_kept_by_their_bodies_where_the_user_asks_for_that(
         for _ in range(2):
             seen = [one.client.send("POST", one.url, body=body) for body in bodies]
             assert [response.content for response in seen] == bodies
+        assert one.asked == 2
+
+
+def test_a_write_of_graphql_is_always_made(make: Callable[..., Any]) -> None:
+    """Whatever was asked to be cached: a mutation is not left out."""
+    with make(ttl=60, methods=["GET", "POST"]) as one:
+        for _ in range(2):
+            one.client.send("POST", one.url, body=b'{"query": "mutation { pay }"}')
         assert one.asked == 2
 
 
