@@ -39,7 +39,7 @@ _LONGEST_PAUSE = 0.1
 class _Flight:
     """A request on its way, with those who wait for its answer."""
 
-    __slots__ = ("asked", "failures", "gates", "is_over", "recording", "reply", "seen")
+    __slots__ = ("asked", "failures", "gates", "is_over", "recording", "reply")
 
     def __init__(self, asked: Asked, failures: int) -> None:
         self.asked = asked
@@ -48,9 +48,12 @@ class _Flight:
         self.gates: list[threading.Lock] = []
         self.is_over = False
         self.reply: Reply | None = None
-        # The body, while the leader's user reads it, and how much of it had come a while ago.
+        # The body, while the leader's user reads it.
         self.recording: Recording | None = None
-        self.seen = -1
+
+    def size(self) -> int:
+        """Return how much of the body has come; -1 before its first part."""
+        return -1 if self.recording is None else self.recording.size
 
 
 class Dedup(Policy):
@@ -224,9 +227,16 @@ class Dedup(Policy):
         clock, began = call.clock, call.clock.now_ns()
         max_wait = call.options.max_wait
         until = None if max_wait is None else began + to_ns(max_wait)
+        size, grew_at = flight.size(), began
         try:
             while not flight.is_over:
                 now = clock.now_ns()
+                if flight.size() != size or size < 0:
+                    size, grew_at = flight.size(), now
+                elif now - grew_at >= _STALLED_NS:
+                    # Its user has stopped to read it.
+                    self._land(name, flight, None)
+                    break
                 remaining_ns = call.remaining_ns()
                 if remaining_ns == 0:
                     raise _too_late(call)
@@ -236,20 +246,9 @@ class Dedup(Policy):
                 left += [] if remaining_ns is None else [remaining_ns]
                 left += [] if until is None else [until - now]
                 clock.wait(gate, min(left) / SECOND)
-                if min(left) == _STALLED_NS and clock.now_ns() - now >= _STALLED_NS:
-                    self._check_progress(name, flight)
             return True
         finally:
             call.waited_ns += clock.now_ns() - began
-
-    def _check_progress(self, name: str, flight: _Flight) -> None:
-        """Wait no longer for a body that its user has stopped to read."""
-        recording = flight.recording
-        if recording is None:
-            return
-        if recording.size == flight.seen:
-            self._land(name, flight, None)
-        flight.seen = recording.size
 
     def _share(
         self, flight: _Flight, reply: Reply, asked: Asked, call: Call, proceed: Proceed

@@ -143,7 +143,7 @@ class MemoryStorage(Storage):
 
     def _make_room(self) -> None:
         """Drop the pages without an answer, when there are more of them than of the others."""
-        if len(self._pages) > 2 * len(self._answers) + _SPARE:
+        if len(self._pages) >= 2 * (len(self._answers) + _SPARE):
             used = {key.partition(" ")[0] for key in self._answers}
             # The last ones stay: their answers may be on their way.
             last = dict(list(self._pages.items())[-_SPARE:])

@@ -7,7 +7,7 @@ from ratekit.cache.entry import Entry, Grace, entry_of, fields_of, freshened
 from ratekit.cache.identity import Asked
 from ratekit.cache.storage import Found, Page, Storage
 from ratekit.cache.ttl import TtlRules
-from ratekit.call import Call, Outcome
+from ratekit.call import Call, Outcome, Verdict
 from ratekit.http.fields import Directives, directives, is_listed, listed, opaque
 from ratekit.http.freshness import Rules, why_not_stored
 from ratekit.http.reply import Recording
@@ -140,6 +140,7 @@ class Trip:
     def wants(self, outcome: Outcome) -> int:
         """Return how many bytes of an answer's body are kept at most; 0: none of it."""
         headers = outcome.headers
+        self._refusal = None
         said = directives(headers.get("cache-control", ""))
         if said.no_store and not self._keeping.may_override(self.call, said):
             # What most answers say that are not kept: nothing else need be looked at.
@@ -182,8 +183,9 @@ class Trip:
             self.give_up()
             return "; collapsed" if self.call.collapsed else ""
         if outcome.recording is None or self._refusal is not None:
-            if self.entry is not None and not outcome.is_error:
-                # What is kept is older than what will not be.
+            verdict = outcome.verdict(self.call.options)
+            if self.entry is not None and verdict in {Verdict.OK, Verdict.IGNORED}:
+                # What is kept is older than what the server says now.
                 self._storage.drop(self.asked.url)
             self.give_up(for_all=True)
             return f"; detail={self._refusal or 'length'}"
