@@ -99,6 +99,22 @@ def test_an_integer_from_a_wrong_clock_stops_nobody(
 NUMBERS = itertools.count()
 
 
+def test_who_would_not_wait_is_not_refused_because_of_a_wrong_clock(memcached: Memcached) -> None:
+    """The first that asks puts it right, also one that only looks whether it could go at once."""
+    name = uuid.uuid4().hex
+    one, other = (limiter_at(memcached.url, name, "2/second burst 10") for _ in range(2))
+    one.acquire(KEY)
+    (meter,) = [key for key in keys_in(memcached, "limit") if key_of(name, "limit").decode() in key]
+    with contextlib.closing(client_of(memcached)) as client:
+        far = int(client.get(meter).split()[0]) + 3600 * 10**9
+        client.set(meter, b"%d" % far, noreply=False)
+        assert other.peek(KEY).retry_after < 10
+        other.check(KEY)
+        until(lambda: int(client.get(meter).split()[0]) < far - 3000 * 10**9)
+    other.acquire(KEY, max_wait=2)
+    one.acquire(KEY, max_wait=2)
+
+
 def storm(client: Client, many: int) -> None:
     """Write so many values that nobody reads, of the size of ratekit's own."""
     client.set_many(

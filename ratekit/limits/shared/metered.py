@@ -60,12 +60,20 @@ class MeteredLedger(Ledger):
         for other, taken in before:
             for charge in self.charges(other, taken):
                 ahead[charge.meter] += charge.by
-        turn = self.time(now)
+        turn = time = self.time(now)
         for charge in self.charges(rule, price):
             if charge.binds:
-                stands = max(self.meters[charge.meter].seen + ahead[charge.meter], 0)
+                stands = max(self._seen(charge, time) + ahead[charge.meter], 0)
                 turn = max(turn, stands + charge.by - charge.reach)
         return self.due(turn)
+
+    def _seen(self, charge: Charge, time: int) -> int:
+        """Return where a meter stood when it was last seen; 0 where that cannot be.
+
+        A reservation is made then, which puts right what a wrong clock has written.
+        """
+        seen = self.meters[charge.meter].seen
+        return 0 if seen > time + charge.horizon else seen
 
     def empty(self, wants: Sequence[Want], now: int) -> None:
         """Take every bucket to be empty: what it held may have been given out twice."""
@@ -98,9 +106,13 @@ class MeteredLedger(Ledger):
     def state(self, rule: Rule, now: int) -> State:
         """Return the state as the rule knows it, by what was seen last."""
         tats = []
-        for index, meter in enumerate(self.meters):
+        time = self.time(now)
+        stands = [0] * len(self.meters)
+        for charge in self.charges(rule, rule.price(1)):
+            stands[charge.meter] = self._seen(charge, time)
+        for index, seen in enumerate(stands):
             bucket = rule.parts[index].rule if isinstance(rule, Joint) else rule
-            tat = meter.seen + self.holding.total_ns if meter.seen else 0
+            tat = seen + self.holding.total_ns if seen else 0
             if isinstance(bucket, Bucket):
                 if tat > now:
                     # The slack is not to be had at once.
