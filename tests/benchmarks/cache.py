@@ -45,6 +45,7 @@ from tests.benchmarks.measure import (
     peer,
     print_table,
 )  # fmt: skip
+from tests.benchmarks.overhead import COLUMNS, pairs
 
 __all__ = ["run_hit", "run_memory", "run_miss", "run_permits", "run_threads"]
 
@@ -189,42 +190,27 @@ def _floor(name: str) -> str:
 
 def run_miss(settings: Settings) -> list[Finding]:
     """Alternate requests that are not kept with those of the bare client."""
-    findings = []
-    rows = []
+    deltas = {}
+    libraries = (("requests", None), ("httpx", ratekit.httpx), ("httpx2", ratekit.httpx2))
     with ApiServer(rate=None, process=True) as server:
-        count = settings.pick(4000, 400)
-        answer = Answer(200, [("Cache-Control", "no-store")], _BODY)
-        url = f"{server.url}/a"
-        for name, library, edge in (
-            ("requests", requests, None),
-            ("httpx", httpx, ratekit.httpx),
-            ("httpx2", httpx2, ratekit.httpx2),
-        ):
+        for name, edge in libraries:
+            count = settings.pick(4000, 600)
+            answer = Answer(200, [("Cache-Control", "no-store")], _BODY)
+            server.script("/a", *[answer] * (3 * count))
             with ExitStack() as opened:
                 bare, cached = (
-                    opened.enter_context(_real(library, edge, cached=cached))
+                    opened.enter_context(_real(name, edge, cached=cached))
                     for cached in (False, True)
                 )
-                server.script("/a", *[answer] * (2 * count + 100))
-                subjects = {
-                    "bare": lambda get=bare: _time(get, url),
-                    "cached": lambda get=cached: _time(get, url),
-                }
-                times = interleave(subjects, count)
-                server.reset()
-            figures = {one: middle(times[one]) for one in times}
-            added = figures["cached"] - figures["bare"]
-            rows.append(
-                [name, f"{figures['bare']:.1f}", f"{figures['cached']:.1f}", f"{added:.1f}"]
-            )
-            findings.append(Finding(f"{name}: a miss, added", added, 40, "us"))
-    print(f"us a request that is not kept, medians; load average {load()}")
-    print_table(["", "bare", "through a cache", "added"], rows)
-    return findings
+                deltas[name] = pairs(bare, cached, f"{server.url}/a", count)
+            server.reset()
+    print(f"us a request that is not kept, over loopback; load average {load()}")
+    print_table(COLUMNS, [delta.row(name) for name, delta in deltas.items()])
+    return [Finding(f"{name}: a miss, added", one.added, 40, "us") for name, one in deltas.items()]
 
 
 @contextmanager
-def _real(library: Any, edge: Any, *, cached: bool) -> Iterator[Get]:
+def _real(name: str, edge: Any, *, cached: bool) -> Iterator[Get]:
     if edge is None:
         with requests.Session() as session:
             if cached:
@@ -232,7 +218,7 @@ def _real(library: Any, edge: Any, *, cached: bool) -> Iterator[Get]:
             yield session.get
         return
     transport = edge.RateKitTransport(Pipeline(Cache())) if cached else None
-    with library.Client(transport=transport) as client:
+    with peer(name).Client(transport=transport) as client:
         yield client.get
 
 

@@ -33,11 +33,13 @@ from ratekit.requests import RateKitAdapter
 from ratekit.testing import ApiServer
 from tests.benchmarks.measure import Finding, Settings, load, middle, print_table
 
-__all__ = ["run"]
+__all__ = ["COLUMNS", "pairs", "run"]
 
 _BODY = b'{"items": [1, 2, 3], "next": null}'
 _TYPE = {"Content-Type": "application/json", "Content-Length": str(len(_BODY))}
 _TARGET = 30
+
+COLUMNS = ["", "bare", "surrounded", "added", "ratio", "in pairs", "added, CPU"]
 
 Get = Callable[[str], Any]
 
@@ -63,14 +65,14 @@ class Delta(NamedTuple):
     def row(self, name: str) -> list[str]:
         """Return the line of a table."""
         bare, surrounded = middle(self.bare.wall), middle(self.surrounded.wall)
-        pairs = zip(self.bare.wall, self.surrounded.wall, strict=True)
+        both = zip(self.bare.wall, self.surrounded.wall, strict=True)
         return [
             name,
             f"{bare:.1f}",
             f"{surrounded:.1f}",
             f"{self.added:.1f}",
             f"{surrounded / bare:.3f}",
-            f"{middle(second - first for first, second in pairs):.1f}",
+            f"{middle(second - first for first, second in both):.1f}",
             f"{middle(self.surrounded.cpu) - middle(self.bare.cpu):.1f}",
         ]
 
@@ -109,7 +111,8 @@ def _httpx(library: Any, edge: Any, *, network: bool) -> Iterator[tuple[Get, Get
         yield bare.get, surrounded.get
 
 
-def _pairs(bare: Get, surrounded: Get, url: str, count: int) -> Delta:
+def pairs(bare: Get, surrounded: Get, url: str, count: int) -> Delta:
+    """Let both make so many requests in turns; which of them goes first alternates too."""
     wall_ns, cpu_ns = time.perf_counter_ns, time.thread_time_ns
     delta = Delta(Times([], []), Times([], []))
     order = [(bare, delta.bare), (surrounded, delta.surrounded)]
@@ -139,10 +142,9 @@ def run(settings: Settings) -> list[Finding]:
             }
             for name, client in clients.items():
                 with client as (bare, surrounded):
-                    deltas[f"{name}, {where}"] = _pairs(
+                    deltas[f"{name}, {where}"] = pairs(
                         bare, surrounded, f"{server.url}/items", count
                     )
     print(f"Pipeline(Retry(), RateLimiter(...)), us a request; load average {load()}")
-    columns = ["", "bare", "surrounded", "added", "ratio", "in pairs", "added, CPU"]
-    print_table(columns, [delta.row(name) for name, delta in deltas.items()])
+    print_table(COLUMNS, [delta.row(name) for name, delta in deltas.items()])
     return [Finding(f"{name}: added", delta.added, _TARGET, "us") for name, delta in deltas.items()]
