@@ -14,12 +14,12 @@ import secrets
 from ratekit.clock import SECOND
 from ratekit.stores.memcached.wire import Put, Reply
 
-__all__ = ["Hold"]
+__all__ = ["LONGEST_NS", "Hold"]
 
 # As long as memcached keeps anything that has an end.
 _LIFE = 30 * 86_400
-# Longer than any hold that a limiter sets: one that says more is not believed.
-_LONGEST_NS = 3700 * SECOND
+LONGEST_NS = 3700 * SECOND
+"""Longer than any hold that a limiter sets: one that says more is not believed."""
 
 
 class Hold:
@@ -50,7 +50,7 @@ class Hold:
         before = self.total_ns
         self.token = reply.cas if reply.done else 0
         read = _read(reply.value) if reply.done else None
-        if read is None or read[0] > now + _LONGEST_NS:
+        if read is None or read[0] > now + LONGEST_NS:
             # It is gone, or nonsense: from here on the count is another.
             if before:
                 self.total_ns, self.epoch = 0, ""

@@ -11,6 +11,7 @@ from typing import Any
 from ratekit.clock import SECOND
 from ratekit.limits.joint import Joint
 from ratekit.limits.rules import Price, Rule, State
+from ratekit.limits.shared.hold import LONGEST_NS
 from ratekit.limits.shared.ledger import Conversation, Ledger, Want
 from ratekit.limits.shared.turns import SharedLine, Turn
 from ratekit.stores.memcached.keys import key_of
@@ -29,7 +30,7 @@ class RecordedLedger(Ledger):
     def __init__(self, digest: str, line: SharedLine, rule: Rule) -> None:
         self._line = line
         self.rule = rule
-        self.record = Record(key_of("record", digest), self._idle_at, self._is_valid)
+        self.record = Record(key_of("record", digest), self._idle_at, self._believed)
         # The hold by which the turns in hand were reserved.
         self.obeyed_ns = 0
 
@@ -37,14 +38,26 @@ class RecordedLedger(Ledger):
         until, front, state = record
         return int(max(until, front, self.rule.idle_at(state)))
 
-    def _is_valid(self, record: State) -> bool:
-        """Return whether what was read has the shape of what is written."""
+    def _believed(self, record: State, now: int) -> State | None:
+        """Return what is believed of a record that was read; None where it has another shape."""
         try:
             until, front, state = record
             self.rule.earliest(state, front, self.rule.price(1))
-            return _alike(state, self.rule.fresh) and until >= 0 and front >= 0
+            if not _alike(state, self.rule.fresh) or until < 0 or front < 0:
+                return None
+            # Only a wrong clock can have written a hold so long, or a turn that nothing counts.
+            until = until if until <= now + LONGEST_NS else 0
+            return until, min(front, max(now, until, self._counted_at(state))), state
         except (TypeError, ValueError, IndexError, AttributeError):
-            return False
+            return None
+
+    def _counted_at(self, state: State) -> int:
+        """Return the latest instant at which a turn may lie that the state counts."""
+        if not isinstance(self.rule, Joint):
+            return self.rule.idle_at(state)
+        # Every limit counts it.
+        parts = zip(self.rule.parts, state[1:], strict=True)
+        return min(part.rule.idle_at(one) for part, one in parts)
 
     def parts(self) -> tuple[int, int, State]:
         """Return the hold, the last turn and the rule's state, by what was seen last."""

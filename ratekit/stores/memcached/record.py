@@ -26,19 +26,22 @@ Change = Callable[[State | None, int], tuple[State | None, T]]
 
 
 class Record:
-    """What this process last saw of a state. `idle_at` is as in `Space.update`."""
+    """What this process last saw of a state. `idle_at` is as in `Space.update`.
 
-    __slots__ = ("idle_at", "is_valid", "key", "state", "token")
+    `believed(state, now)` returns what is believed of a state that was read; None: nothing.
+    """
+
+    __slots__ = ("believed", "idle_at", "key", "state", "token")
 
     def __init__(
         self,
         key: bytes,
         idle_at: Callable[[State], int],
-        is_valid: Callable[[State], bool] = lambda state: True,
+        believed: Callable[[State, int], State | None] = lambda state, now: state,
     ) -> None:
         self.key = key
         self.idle_at = idle_at
-        self.is_valid = is_valid
+        self.believed = believed
         self.state: State | None = None
         # 0: it is not known.
         self.token = 0
@@ -46,7 +49,9 @@ class Record:
     def see(self, reply: Reply, now: int) -> None:
         """Take in what is there now."""
         state = load(reply.value) if reply.done else None
-        if state is not None and self.is_valid(state):
+        if state is not None:
+            state = self.believed(state, now)
+        if state is not None:
             self.state, self.token = state, reply.cas
             return
         # It was lost, or somebody wrote nonsense there: what was seen last is still true, as long
