@@ -5,7 +5,10 @@ import random
 import pytest
 
 from ratekit.clock import SECOND
+from ratekit.stores.memcached.shared_clock import SharedClock
 from ratekit.stores.memcached.skew import Reference, Skew, read_reference, write_reference
+from ratekit.stores.memcached.wire import Reply
+from ratekit.testing import FakeClock
 
 LIFE = 30 * 86_400
 START = 1_800_000_000 * SECOND
@@ -134,3 +137,39 @@ def test_absurd_answers_teach_nothing() -> None:
     host.observe(START, START + 1_000_000, 5, b"g")
     assert host.refer(Reference(b"g", 5, 0, 0)) == 0
     assert host.correction_ns == 0
+
+
+class _Told:
+    """In place of an estimate: the correction that the test says."""
+
+    correction_ns = 0
+
+    def observe(self, *_: object) -> None:
+        """Nothing is estimated."""
+
+    def refer(self, _: object) -> int:
+        """Nothing is referred to."""
+        return 0
+
+
+def test_the_common_clock_never_goes_back_by_a_little() -> None:
+    """A small correction makes it stand still; one of a clock wrong from its beginning does not."""
+    own = FakeClock()
+    clock = SharedClock(own, b"rk1:", "here")
+    told = _Told()
+    clock._skew = told  # type: ignore[assignment]
+    replies = [Reply(done=True), Reply(done=True, life=5), Reply(done=False)]
+
+    def correct(seconds: float) -> None:
+        told.correction_ns = int(seconds * SECOND)
+        clock.learn(replies, 0, 0)
+
+    begun = clock.now_ns()
+    correct(-0.5)
+    assert clock.now_ns() == begun + SECOND // 2
+    correct(0.25)
+    assert clock.now_ns() == begun + SECOND // 2
+    own.advance(1)
+    assert clock.now_ns() == begun + SECOND * 3 // 4
+    correct(3600)
+    assert clock.now_ns() == begun + SECOND - 3600 * SECOND

@@ -20,6 +20,9 @@ _log = logging.getLogger("ratekit.stores")
 
 # As long as memcached keeps anything that has an end.
 _LIFE = 30 * 86_400
+# By so much it stands still rather than go back. A larger correction comes of a clock that was wrong
+# from its beginning, and is not waited for.
+_STANDS_NS = SECOND
 # A clock that is wrong by more is worth a word.
 _WORTH_A_WORD_NS = SECOND // 20
 
@@ -35,6 +38,8 @@ class SharedClock(Clock):
         self._reference_key = prefix + b"clock:reference"
         # What the own clock is ahead of the common one.
         self.correction_ns = 0
+        # It has been this late already.
+        self._latest = 0
         # How often to ask for the clock before anything else: once to see it, once to be the one
         # who says what it is, or to see who does.
         self._introductions = 2
@@ -60,7 +65,7 @@ class SharedClock(Clock):
 
     def now_ns(self) -> int:
         """Return the instant by the common clock."""
-        return self.own_clock.now_ns() + self._origin - self.correction_ns
+        return max(self._latest, self.own_clock.now_ns() + self._origin - self.correction_ns)
 
     def wall(self) -> float:
         """Return seconds since the epoch, by the common clock."""
@@ -105,6 +110,9 @@ class SharedClock(Clock):
             self._reference_token = reference.cas if reference.done else 0
             found = read_reference(reference.value) if reference.done else None
             changed = self._skew.refer(found)
+            back = self._skew.correction_ns - self.correction_ns
+            if back > 0:
+                self._latest = self.now_ns() if back <= _STANDS_NS else 0
             self.correction_ns = self._skew.correction_ns
             tell = abs(changed) >= _WORTH_A_WORD_NS and not self._told
             self._told |= tell
