@@ -7,6 +7,7 @@ import ipaddress
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -111,6 +112,12 @@ class Memcached:
             connection.connect(self.address)
             connection.sendall(command + b"\r\n")
             return connection.recv(65536)
+
+    def pause(self) -> None:
+        """Let it stand still, as of now, until `SIGCONT`."""
+        self.process.send_signal(signal.SIGSTOP)
+        # A signal is not there at once.
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def stop(self) -> None:
         """End this process and no other, also one that was paused; safe to repeat."""

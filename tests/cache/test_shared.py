@@ -187,8 +187,7 @@ def test_while_the_server_is_gone_nothing_is_kept_and_nothing_fails(
     storage = MemcachedStorage(MemcachedStore(memcached.url, timeout=0.05), name)
     kept(storage, asked())
     assert body_of(storage, asked()) == b"body"
-    os.kill(memcached.process.pid, signal.SIGSTOP)
-    os.waitpid(memcached.process.pid, os.WUNTRACED)  # until it has stopped
+    memcached.pause()
     try:
         with caplog.at_level(logging.WARNING, "ratekit"):
             assert storage.find(asked()) == (None, None)

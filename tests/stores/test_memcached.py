@@ -160,7 +160,7 @@ def test_one_who_asks_is_enough(start_memcached: StartMemcached) -> None:
     store = MemcachedStore(server.url, processes=1)
     limiter = limiter_on(store, "10000/second burst 100")
     limiter.acquire("k")
-    server.process.send_signal(signal.SIGSTOP)
+    server.pause()
     try:
         limiter.acquire("k")
         assert store.servers[0].is_lost

@@ -20,8 +20,8 @@ _log = logging.getLogger("ratekit.stores")
 
 # As long as memcached keeps anything that has an end.
 _LIFE = 30 * 86_400
-# By so much it stands still rather than go back. A larger correction comes of a clock that was wrong
-# from its beginning, and is not waited for.
+# By so much it stands still rather than go back. A larger correction is that of a clock which was
+# wrong from its beginning, and is not waited for.
 _STANDS_NS = SECOND
 # A clock that is wrong by more is worth a word.
 _WORTH_A_WORD_NS = SECOND // 20
