@@ -216,15 +216,22 @@ class Waiting:
 
     def raise_to(self, key: str, rule: Rule, floor: State) -> None:
         """Count at least what `floor` counts, beside what was granted."""
-        self._note(key, rule, lambda state, _: rule.raised(state, floor))
+        self._note(key, rule, lambda state, _: rule.raised(state, floor), absent=rule.fresh)
 
-    def _note(self, key: str, rule: Rule, change: Callable[[State, int], State]) -> None:
+    def _note(
+        self,
+        key: str,
+        rule: Rule,
+        change: Callable[[State, int], State],
+        absent: State | None = None,
+    ) -> None:
         """Change the state in a way that makes turns later, if anything.
 
-        Those who wait learn of it when they wake.
+        Those who wait learn of it when they wake. Where there is no state `absent` is changed.
         """
 
         def unless_fenced(state: State | None, now: int) -> tuple[State | None, bool]:
+            state = absent if state is None else state
             if state is None:
                 return None, True
             if state is FENCE:

@@ -173,7 +173,7 @@ def test_while_one_asks_the_others_do_not_wait(start_memcached: StartMemcached) 
     store = MemcachedStore(server.url, timeout=30)
     (asked,) = store.servers
     asked.talk([Get(b"k")])
-    server.process.send_signal(signal.SIGSTOP)
+    server.pause()
     try:
         # As after a failure, when it may be asked again.
         asked._failed(Unavailable("stands still"))
