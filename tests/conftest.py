@@ -167,10 +167,16 @@ def start_memcached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartM
         yield start
 
 
-@pytest.fixture(scope="session")
-def memcached(start_memcached: StartMemcached) -> Memcached:
-    """Give a real memcached that all tests share: use keys of your own."""
-    return start_memcached()
+@pytest.fixture(scope="module")
+def memcached(start_memcached: StartMemcached) -> Iterator[Memcached]:
+    """Give a real memcached that the tests of a file share: use keys of your own.
+
+    Not one for all files: its timer is late on a busy machine, and whoever comes minutes after the
+    last one goes by a common clock that is as late.
+    """
+    server = start_memcached()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=EDGES, ids=repr)

@@ -253,12 +253,17 @@ def test_keys_stay_where_they_are(start_memcached: StartMemcached, memcached: Me
 
 
 def test_a_sliding_window_is_shared(memcached: Memcached) -> None:
-    """Two stores of one server grant one budget, however many moments it remembers."""
+    """Two stores of one server grant one budget, however many moments it remembers.
+
+    Their clocks may be milliseconds apart: one that lags waits for so long.
+    """
     name = uuid.uuid4().hex
     limiters = [
         RateLimiter("300/hour window", name=name, store=MemcachedStore(memcached.url))
         for _ in range(2)
     ]
-    assert sum(bool(limiter.check("k")) for _ in range(160) for limiter in limiters) == 300
+    for _ in range(150):
+        for limiter in limiters:
+            limiter.acquire("k", max_wait=1)
     with pytest.raises(RateLimited):
         limiters[0].acquire("k", max_wait=0)
