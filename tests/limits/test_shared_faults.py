@@ -2,9 +2,9 @@
 
 import contextlib
 import json
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -41,8 +41,7 @@ class Fleet:
 
     def another(self) -> RateLimiter:
         """Return one that has seen nothing yet."""
-        url = self.server.url
-        store = MemcachedStore(url, timeout=5, connect_timeout=5, on_error="closed")
+        store = MemcachedStore(self.server.url, timeout=5, on_error="closed")
         STORES.append(store)
         return RateLimiter(self.limit, name=self.name, headroom=1.0, store=store)
 
@@ -64,21 +63,17 @@ class Fleet:
         used: list[int] = []
 
         def work(limiter: RateLimiter) -> None:
-            # One by one: how many there are is looked at meanwhile.
             for _ in range(permits):
-                used.append(acquire(limiter))
+                at = acquire(limiter)
+                # One by one: how many there are is looked at meanwhile.
+                used.append(at)
 
-        workers = [
-            threading.Thread(target=work, args=(one,)) for one in limiters for _ in range(threads)
-        ]
-        for worker in workers:
-            worker.start()
-        try:
+        with ThreadPoolExecutor(threads * len(limiters)) as pool:
+            running = [pool.submit(work, one) for one in limiters for _ in range(threads)]
             yield used
-        finally:
-            for worker in workers:
-                worker.join()
-            used.sort()
+            for one in running:
+                one.result()
+        used.sort()
 
 
 def acquire(limiter: RateLimiter) -> int:

@@ -92,7 +92,7 @@ class _Line(SharedLine):
         self.full_until = 0
         # When its buckets were last taken to be empty, and since when it is alone: own clock.
         self.emptied_at = 0 if server.is_lost or server.is_settling else server.clock.own_ns()
-        self.alone_since = 0
+        self.alone_since = -1
         # The clock's correction by which its turns were reserved.
         self.corrected_ns = server.clock.correction_ns
 
@@ -433,7 +433,9 @@ class SharedWaiting:
         processes = self._census[line.server].processes
         with self._lock:
             lost_ns = line.server.lost_ns
-            if line.alone_since != lost_ns:
+            # A server that is only slow was never lost, and a hold may have come since.
+            is_held = line.ledger.held_until_ns > line.server.clock.now_ns()
+            if is_held or line.alone_since != lost_ns:
                 line.alone_since = lost_ns
                 due = [line.ledger.due(turns[-1].at_ns) for turns in line.turns.values()]
                 until = max([line.ledger.held_until_ns, line.server.clock.now_ns(), *due])
