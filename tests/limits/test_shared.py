@@ -10,6 +10,7 @@ import pytest
 
 from ratekit import ConfigurationError, MemcachedStore, RateLimited, RateLimiter
 from tests.conftest import Memcached
+from tests.contracts.edges import until
 
 Make = Callable[..., RateLimiter]
 
@@ -21,7 +22,9 @@ def make(memcached: Memcached) -> Make:
 
     def limiter(limit: str, **settings: object) -> RateLimiter:
         settings.setdefault("headroom", 1.0)
-        return RateLimiter(limit, name=name, store=MemcachedStore(memcached.url), **settings)  # type: ignore[arg-type]
+        # However busy this machine is, the server is not taken for lost.
+        store = MemcachedStore(memcached.url, timeout=5, connect_timeout=5)
+        return RateLimiter(limit, name=name, store=store, **settings)  # type: ignore[arg-type]
 
     return limiter
 
@@ -87,7 +90,8 @@ def test_a_hold_stops_everybody(make: Make, limit: str) -> None:
     ends = time.monotonic() + 0.4
     one.hold("k", 0.4)
     one.hold("k", 0.1)
-    assert not other.peek("k").allowed
+    # What it saw a moment ago is good for a moment.
+    until(lambda: not other.peek("k").allowed)
     assert together([one, other], threads=2, permits=1)[0] >= ends
 
 
