@@ -42,13 +42,13 @@ def name() -> str:
 @pytest.fixture
 def storage(memcached: Memcached, name: str) -> MemcachedStorage:
     """Give a storage of one's own in the memcached that all tests share."""
-    return MemcachedStorage(MemcachedStore(memcached.url), name)
+    return MemcachedStorage(MemcachedStore(memcached.url, timeout=5), name)
 
 
 @pytest.fixture
 def other(memcached: Memcached, name: str) -> MemcachedStorage:
     """Give the same as another process has it."""
-    return MemcachedStorage(MemcachedStore(memcached.url), name)
+    return MemcachedStorage(MemcachedStore(memcached.url, timeout=5), name)
 
 
 def asked(who: str = "", url: str = URL, **headers: str) -> Asked:
@@ -213,7 +213,7 @@ def test_anything_odd_is_a_miss(
     memcached: Memcached, noise: bytes, cut: int, place: int, what: str
 ) -> None:
     """Whatever stands in memcached in place of a page or an answer, nothing raises."""
-    storage = MemcachedStorage(MemcachedStore(memcached.url), "odd")
+    storage = MemcachedStorage(MemcachedStore(memcached.url, timeout=5), "odd")
     request = asked(url=f"{URL}/{uuid.uuid4().hex}")
     kept(storage, request)
     page, _ = storage.find(request)

@@ -259,7 +259,7 @@ def test_a_sliding_window_is_shared(memcached: Memcached) -> None:
     """
     name = uuid.uuid4().hex
     limiters = [
-        RateLimiter("300/hour window", name=name, store=MemcachedStore(memcached.url))
+        RateLimiter("300/hour window", name=name, store=MemcachedStore(memcached.url, timeout=5))
         for _ in range(2)
     ]
     for _ in range(150):
