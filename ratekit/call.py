@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol
 from ratekit._options import NONE, Options
 from ratekit.clock import SYSTEM, Clock, to_ns
 from ratekit.http.reply import Recording, Reply
-from ratekit.quota import retry_after
+from ratekit.quota import Quota, is_refusal, read_quota, wait_of
 
 __all__ = ["Call", "Details", "Outcome", "Proceed", "Respond", "SendFailed", "Trip", "Verdict"]
 
@@ -79,8 +79,8 @@ class Outcome:
     """
 
     __slots__ = (
-        "_retry_after", "_verdict", "from_cache", "headers", "held_ns", "recording", "status",
-        "value",
+        "_quotas", "_retry_after", "_verdict", "from_cache", "headers", "held_ns", "recording",
+        "status", "value",
     )  # fmt: skip
 
     def __init__(self, value: Any, status: int | None, headers: Mapping[str, str]) -> None:
@@ -93,6 +93,7 @@ class Outcome:
         # Its body, where somebody on the road wants that as well as the user.
         self.recording: Recording | None = None
         self._verdict: Verdict | None = None
+        self._quotas: tuple[Quota, ...] | None = None
         self._retry_after: tuple[float | None] | None = None
 
     @property
@@ -112,18 +113,31 @@ class Outcome:
             return Verdict.OK
         if status == 429 or (options.throttle_statuses and status in options.throttle_statuses):
             return Verdict.THROTTLED
-        # A refusal that says when to come back is about pace, whatever its number.
-        if status in (403, 503) and self.retry_after() is not None:
+        if is_refusal(status, self.headers):
             return Verdict.THROTTLED
         if status >= 500 or status in (408, 425):
             return Verdict.FAILED
         return Verdict.IGNORED
 
     def retry_after(self) -> float | None:
-        """Return the seconds that the server asked to wait, or None; read once."""
+        """Return the seconds that the server asked to wait, or None; read once.
+
+        Where it did not ask, an exhausted quota says when there is more.
+        """
         if self._retry_after is None:
-            self._retry_after = (retry_after(self.headers),)
+            wait = None
+            if self.status is not None:
+                wait = wait_of(self.status, self.headers, self.quotas())
+            self._retry_after = (wait,)
         return self._retry_after[0]
+
+    def quotas(self) -> tuple[Quota, ...]:
+        """Return what the server said of its quotas, read once; nothing of a cached answer."""
+        if self._quotas is None:
+            self._quotas = ()
+            if self.status is not None and not self.from_cache:
+                self._quotas = read_quota(self.status, self.headers)
+        return self._quotas
 
     def record_for(self, call: "Call") -> None:
         """Begin to record the body if somebody on the road wants it; called once, at once."""

@@ -11,7 +11,7 @@ from typing import Self
 from ratekit.clock import SECOND
 from ratekit.errors import ConfigurationError
 
-__all__ = ["Limit"]
+__all__ = ["UNLIMITED", "Limit"]
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _SHORT = {
@@ -109,6 +109,10 @@ class Limit:
             raise _wrong(text, "that is more than one permit a nanosecond", "a lower limit")
         form, burst = _form(text, words)
         return cls(text.strip(), count, period_ns, burst, form)
+
+
+UNLIMITED = Limit("no limit", 1_000_000_000, SECOND, burst=1_000_000_000)
+"""As many as one likes: for a limiter that was told nothing, and learns."""
 
 
 def _form(text: str, words: list[str]) -> tuple[str, int | None]:

@@ -1,6 +1,7 @@
 """The rate limiter: limits kept for many keys, as a policy or by direct calls."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -10,9 +11,10 @@ from ratekit.checks import check_number
 from ratekit.clock import SECOND, to_ns
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited, Rejected
 from ratekit.limits.decision import Decision
-from ratekit.limits.limit import Limit
+from ratekit.limits.learning import Learning
+from ratekit.limits.limit import UNLIMITED, Limit
 from ratekit.limits.opening import Openings
-from ratekit.limits.rules import Price
+from ratekit.limits.rules import Price, Rule
 from ratekit.limits.tiers import Tier, Tiers
 from ratekit.limits.waiting import Granted, Waiting, line_of
 from ratekit.policy import Policy
@@ -29,7 +31,7 @@ _log = logging.getLogger("ratekit.limits")
 
 # A server may ask for a pause of any length. Beyond this its word is asked for again, so that one
 # absurd answer does not end a process's work for days.
-_LONGEST_HOLD = 3600.0
+_LONGEST_HOLD_NS = 3600 * SECOND
 # A hold worth a warning; a shorter one is all in a day's work.
 _LONG_HOLD_NS = 10 * SECOND
 
@@ -59,7 +61,7 @@ class RateLimiter(Policy):
 
     def __init__(
         self,
-        limit: str | Limit,
+        limit: str | Limit | None = None,
         *,
         name: str | None = None,
         key_of: Callable[[Call], str | None] | None = None,
@@ -69,7 +71,18 @@ class RateLimiter(Policy):
         max_waiting: int = 10_000,
         headroom: float = 0.99,
         store: Store | str | None = None,
+        adapt: str = "headers",
+        spend: str = "greedy",
+        warn_below: float = 0.1,
     ) -> None:
+        _check_words("adapt", adapt, ("headers", "aimd", "off"))
+        _check_words("spend", spend, ("greedy", "even"))
+        check_number("warn_below", warn_below)
+        if limit is None and adapt == "off":
+            raise ConfigurationError(
+                "a limiter without a limit that does not adapt does nothing; name a limit, such as "
+                "'100/minute', or leave adapt='headers'"
+            )
         if not isinstance(max_waiting, int) or max_waiting < 1:
             raise ConfigurationError(f"max_waiting {max_waiting!r}: use a whole number from 1 up")
         self.limit = limit
@@ -92,7 +105,19 @@ class RateLimiter(Policy):
         # Which kind it is, only its own parts need to know.
         self._space: Any = self.store.space(name)
         self._waiting = waiting_of(self._space)
-        self._tiers = Tiers(limit, tiers, headroom, self._space)
+        self._tiers = Tiers(UNLIMITED if limit is None else limit, tiers, headroom, self._space)
+        self.adapt = adapt
+        self.spend = spend
+        self.warn_below = warn_below
+        self._learning: Learning | None = None
+        if adapt != "off":
+            self._learning = Learning(
+                self._space.clock,
+                headers=adapt == "headers",
+                even=spend == "even",
+                warn=warn_below,
+                headroom=headroom,
+            )
         self._default = self._tiers.default
         # The usual way, which every permit goes: one attribute less to look up.
         self._take_one = self._default.take_one
@@ -207,7 +232,7 @@ class RateLimiter(Policy):
 
     # As a policy.
 
-    def run(self, call: Call, proceed: Proceed) -> Outcome:  # noqa: C901 (every attempt goes here)
+    def run(self, call: Call, proceed: Proceed) -> Outcome:  # noqa: C901, PLR0912 (the hot path)
         """Wait for a permit, make the attempt, and learn from a refusal of the server's.
 
         Raises `RateLimited` when the wait would be longer than `max_wait`, or is a server's pause
@@ -225,18 +250,22 @@ class RateLimiter(Policy):
         cost = options.cost
         taken = its.take_one(key) if cost is None else self._take(its, key, cost)
         allowed, state, used_ns, price = taken
-        was_full = allowed and rule.burst > 1 and rule.was_full(state, used_ns, price)
+        was_full = allowed and its.opens and rule.was_full(state, used_ns, price)
         if not allowed:
             state, used_ns, waited_ns = self._wait_turn(call, its, key, price)
             call.waited_ns += waited_ns
         opening = None
-        if rule.burst > 1:
+        if its.opens:
             opening = self._openings.sent(key, rule, price, was_full=was_full)
         if outermost:
             call.limiter = self
         arrived = True
         try:
-            outcome = proceed(call)
+            if outermost:
+                outcome, hold_ns = self._attempt(call, proceed, its)
+            else:
+                # Of limiters inside each other the outermost learns: it is the narrowest.
+                outcome, hold_ns = proceed(call), None
         except (Rejected, DeadlineExceeded):
             # Something further in refused: nothing was sent, so the permit is the next one's.
             arrived = False
@@ -249,10 +278,18 @@ class RateLimiter(Policy):
                 self._openings.ended(key, rule, opening, price, arrived=arrived)
             if arrived and not rule.is_punctual:
                 self._waiting.answered(key, rule, used_ns, price)
-        # Of limiters inside each other the outermost learns: it is the narrowest.
-        if outermost and outcome.is_error and outcome.verdict(options) is Verdict.THROTTLED:
-            self._refused(key, its, outcome)
+        if hold_ns is not None:
+            self._hold(key, its, outcome, hold_ns)
         return outcome
+
+    def _attempt(self, call: Call, proceed: Proceed, its: Tier) -> tuple[Outcome, int | None]:
+        """Make an attempt; also return for how many nanoseconds there should be no other."""
+        if self._learning is not None:
+            return self._learning.run(call, proceed, its, self._wait_in(call))
+        outcome = proceed(call)
+        if outcome.is_error and outcome.verdict(call.options) is Verdict.THROTTLED:
+            return outcome, to_ns(outcome.retry_after() or 0.0)
+        return outcome, None
 
     def _key(self, call: Call) -> str | None:
         key = call.key if self.key_of is None else self.key_of(call)
@@ -276,14 +313,21 @@ class RateLimiter(Policy):
         return self._tiers.get(name)
 
     def _wait_turn(self, call: Call, its: Tier, key: str, price: Any) -> Granted:
+        return self._wait_in(call)(self._waiting, key, its.rule, price)
+
+    def _wait_in(self, call: Call) -> Callable[[Any, str, Rule, Price], Granted]:
+        """Return how a call waits in a line."""
+        return lambda line, key, rule, price: self._wait(call, line, key, rule, price)
+
+    def _wait(self, call: Call, line: Any, key: str, rule: Rule, price: Price) -> Granted:
         options = call.options
         max_wait_ns = self._max_wait(options.max_wait)
         remaining_ns = call.remaining_ns()
         hurried = remaining_ns is not None and (max_wait_ns is None or remaining_ns < max_wait_ns)
         try:
-            return self._waiting.wait(
+            return line.wait(  # type: ignore[no-any-return]
                 key,
-                its.rule,
+                rule,
                 price,
                 priority=options.priority or 0,
                 max_wait_ns=remaining_ns if hurried else max_wait_ns,
@@ -305,18 +349,22 @@ class RateLimiter(Policy):
         check_number("max_wait", max_wait, unit="seconds")
         return to_ns(max_wait)
 
-    def _refused(self, key: str, its: Tier, outcome: Outcome) -> None:
-        asked_ns = to_ns(min(outcome.retry_after() or 0.0, _LONGEST_HOLD))
-        # Without a hint, or with "0", which servers say too early: one permit's time, or a moment.
-        outcome.held_ns = asked_ns or its.pause_ns
+    def _hold(self, key: str, its: Tier, outcome: Outcome, length_ns: int) -> None:
+        """Hold the key because of what the server answered."""
+        if outcome.is_error and not outcome.retry_after():
+            # Without a hint, or with "0", which servers say too early: one permit's time.
+            length_ns = max(length_ns, its.pause_ns if its.pace < math.inf else 0)
+        outcome.held_ns = min(length_ns, _LONGEST_HOLD_NS)
         if self._waiting.hold(key, its.rule, outcome.held_ns):
             level = logging.WARNING if outcome.held_ns >= _LONG_HOLD_NS else logging.INFO
             seconds = outcome.held_ns / SECOND
-            _log.log(level, "%s: refused (%s); held for %.2f s", key, outcome.status, seconds)
+            why = "refused" if outcome.is_error else "its quota is spent"
+            _log.log(level, "%s: %s (%s); held for %.2f s", key, why, outcome.status, seconds)
 
     def __repr__(self) -> str:
         limit = "; ".join(limit.text for limit in self.limits)
-        return f"RateLimiter({limit!r}, name={self.name!r})"
+        given = "" if self.limit is None else f"{limit!r}, "
+        return f"RateLimiter({given}name={self.name!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
         # The configuration travels, the state does not: it is this process's own.
@@ -331,8 +379,16 @@ class RateLimiter(Policy):
                 "max_waiting": self.max_waiting,
                 "headroom": self.headroom,
                 "store": None if self.store is SHARED else self.store,
+                "adapt": self.adapt,
+                "spend": self.spend,
+                "warn_below": self.warn_below,
             },
         )
+
+
+def _check_words(name: str, value: object, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise ConfigurationError(f"{name} {value!r}: use one of {', '.join(words)}")
 
 
 def waiting_of(space: Space) -> "Waiting | SharedWaiting":
@@ -344,5 +400,5 @@ def waiting_of(space: Space) -> "Waiting | SharedWaiting":
     return shared_line_of(cast("MemcachedSpace", space))
 
 
-def _rebuilt(limit: str | Limit, configuration: dict[str, Any]) -> RateLimiter:
+def _rebuilt(limit: str | Limit | None, configuration: dict[str, Any]) -> RateLimiter:
     return RateLimiter(limit, **configuration)

@@ -5,6 +5,7 @@ has spent. A part that only another tier has is charged, and does not bind.
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from ratekit.clock import SECOND, Clock
 from ratekit.errors import ConfigurationError
 from ratekit.limits.gcra import Bucket, bucket_of
 from ratekit.limits.joint import Joint, Part
-from ratekit.limits.limit import Limit
+from ratekit.limits.limit import UNLIMITED, Limit
 from ratekit.limits.rules import Price, Rule
 from ratekit.limits.windows import Fixed, Window
 from ratekit.stores import Space, Take
@@ -37,6 +38,10 @@ class Tier:
     pause_ns: int
     """How long to hold after a refusal that says nothing: one permit's time, or a second."""
     clock: Clock
+    opens: bool
+    """Whether bursts of it are watched (`limits.opening`)."""
+    pace: float
+    """The permits a second that it comes to in the long run; infinity without a limit."""
 
 
 class Tiers:
@@ -73,8 +78,17 @@ class Tiers:
             rule = rules[name][0] if single else Joint(tuple(parts))
             one = rule.price(1)
             pause_ns = max(limit.period_ns // limit.count for limit in limits[name])
+            is_limited = limits[name] != (UNLIMITED,)
+            paces = [headroom * limit.count * SECOND / limit.period_ns for limit in limits[name]]
             return Tier(
-                limits[name], rule, one, space.taker(rule, one), min(SECOND, pause_ns), space.clock
+                limits[name],
+                rule,
+                one,
+                space.taker(rule, one),
+                min(SECOND, pause_ns),
+                space.clock,
+                is_limited and rule.burst > 1,
+                min(paces) if is_limited else math.inf,
             )
 
         self.default = tier_of(first)

@@ -17,6 +17,7 @@ from cachetools import TTLCache
 from ratekit import forks
 from ratekit.clock import SECOND
 from ratekit.errors import RateLimited
+from ratekit.limits.gcra import Bucket
 from ratekit.limits.line import Line, Ticket
 from ratekit.limits.rules import Price, Rule, State
 from ratekit.stores import FENCE, Taken
@@ -192,6 +193,24 @@ class Waiting:
                 line.plan(now)
             self._tidy(cell, line, now, rule)
             return is_news
+
+    def repace(self, key: str, rule: Bucket, within_ns: int) -> None:
+        """Let all who wait for `key`, and what was granted, be of `rule`: one of another pace.
+
+        The next turn is at most `within_ns` away, or so long after the end of a hold.
+        """
+        with self._lock:
+            cell = self._space.cell(key)
+            line = self._lines.get(cell) or Line()
+            now = self._clock.now_ns()
+            next_ns = max(now, line.held_until_ns) + within_ns
+            self._change(cell, line, rule, lambda state, _: min(state, next_ns))
+            if line.floor is not None:
+                line.floor = rule.floor(line.held_until_ns)
+            for ticket in line.order:
+                cost = ticket.price / cast("Bucket", ticket.rule).interval_ns
+                ticket.rule, ticket.price = rule, round(cost * rule.interval_ns)
+            line.plan(now)
 
     def give_back(self, key: str, rule: Rule, after: State, used_ns: int, price: Price) -> None:
         """Return a permit that was granted and not used: whoever waits goes that much earlier.

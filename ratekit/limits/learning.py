@@ -1,0 +1,269 @@
+"""What a limiter learns of a server from its answers, and the pace that follows from it.
+
+Learned state belongs to host and credential, whatever key the user chose for the limit. Attempts
+that have their permit of the limit pass here; where a slower pace was learned they wait for it in a
+line of their own, the last one before the wire.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
+
+from ratekit import forks
+from ratekit.call import Call, Outcome, Proceed, Verdict
+from ratekit.clock import SECOND, Clock, to_ns
+from ratekit.errors import DeadlineExceeded, Rejected
+from ratekit.keys import by_credential
+from ratekit.limits import pace as paces
+from ratekit.limits.gcra import Bucket
+from ratekit.limits.limit import Limit
+from ratekit.limits.tiers import Tier
+from ratekit.limits.told import Lesson, Window, heard
+from ratekit.limits.waiting import Granted, line_of
+from ratekit.quota import Quota
+from ratekit.stores import Take
+from ratekit.stores.memory import MemorySpace
+
+if TYPE_CHECKING:
+    from ratekit.limits.waiting import Waiting
+
+__all__ = ["Learning"]
+
+_log = logging.getLogger("ratekit.limits")
+
+# Of so many hosts and credentials it is remembered what they accept.
+_MOST_KEYS = 10_000
+# A pace so near to what was told is no other.
+_NEAR = 0.99
+# One absurd answer does not end a process's work for days.
+_LONGEST_HOLD = 3600.0
+# What was sent before a pace was known delays the rest by so much at most.
+_MOST_DEBT_NS = 2 * SECOND
+# For those who still wait when there is no pace any more.
+_AT_ONCE = Bucket(Limit("at once", 1, 1000), 1000, 1)
+
+WaitIn = Callable[["Waiting", str, Bucket, int], Granted]
+"""Waits in a line for a turn of this price, by the rules of one call."""
+
+
+class _Known:
+    """One host and credential. Its fields are guarded by the lock of its `Learning`."""
+
+    __slots__ = (
+        "admitted", "debt_ns", "flying", "is_low", "one", "pace", "paced", "rule", "take", "told",
+        "windows",
+    )  # fmt: skip
+
+    def __init__(self, now: int) -> None:
+        self.pace = paces.FREE._replace(begin=now)
+        # Attempts admitted since the stretch began, and those under way.
+        self.admitted = 0
+        self.flying = 0
+        self.told = math.inf
+        self.windows: dict[str, Window] = {}
+        # The rule in force: None while there is no pace but the limiter's own.
+        self.rule: Bucket | None = None
+        self.one = 0
+        self.take: Take | None = None
+        # The permits a second that the rule stands for, and what is to be paid before the first.
+        self.paced = math.inf
+        self.debt_ns = 0
+        self.is_low = False
+
+
+class Learning:
+    """What one limiter has learned, by host and credential.
+
+    `headers`: whether quota headers are read, or refusals alone count. `even`: whether what is
+    left of a long window is spread over it. `warn`: the share of a quota below which a warning
+    tells that little is left.
+    """
+
+    def __init__(
+        self, clock: Clock, *, headers: bool, even: bool, warn: float, headroom: float
+    ) -> None:
+        self._clock = clock
+        self._headers = headers
+        self._even = even
+        self._warn = warn
+        self._headroom = headroom
+        self._by_credential = by_credential()
+        self._space = MemorySpace(clock, _MOST_KEYS)
+        self._line = line_of(self._space)
+        self._lock = threading.Lock()
+        self._known: LRUCache[str, _Known] = LRUCache(_MOST_KEYS)
+        forks.renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a child: whoever held the lock, or was under way, does not exist here."""
+        self._lock = threading.Lock()
+        for known in self._known.values():
+            known.flying = 0
+
+    def pace_of(self, call: Call) -> float:
+        """Return the permits a second that were learned for a call's host and credential."""
+        with self._lock:
+            known = self._known.get(self._key_of(call))
+            return math.inf if known is None else known.paced
+
+    def _key_of(self, call: Call) -> str:
+        return self._by_credential(call) or call.key
+
+    def run(
+        self, call: Call, proceed: Proceed, its: Tier, wait: WaitIn
+    ) -> tuple[Outcome, int | None]:
+        """Make the attempt at the learned pace, and learn from its answer.
+
+        `its`: the limiter's own limits. Also returns for how many nanoseconds
+        nothing should be sent now, None where the answer does not say so.
+        """
+        key = self._key_of(call)
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                known = self._known[key] = _Known(self._clock.now_ns())
+            rule, take, one = known.rule, known.take, known.one
+            if rule is None:
+                known.flying += 1
+        granted: tuple[Bucket, int, int, int] | None = None
+        if rule is not None and take is not None:
+            granted = self._turn(call, key, rule, take, one, wait)
+            with self._lock:
+                known.flying += 1
+        sent = self._clock.now_ns()
+        try:
+            outcome = proceed(call)
+        except (Rejected, DeadlineExceeded):
+            if granted is not None:
+                self._line.give_back(key, *granted)
+            raise
+        finally:
+            with self._lock:
+                known.flying -= 1
+        return outcome, self._learn(key, known, call, outcome, sent, its)
+
+    def _turn(
+        self, call: Call, key: str, rule: Bucket, take: Take, one: int, wait: WaitIn
+    ) -> tuple[Bucket, int, int, int]:
+        cost = call.options.cost
+        if cost is None or cost == 1:
+            allowed, state, used_ns, price = take(key)
+        else:
+            price = round(one * cost)
+            allowed, state, used_ns, price = self._space.taker(rule, price)(key)
+        if not allowed:
+            state, used_ns, waited_ns = wait(self._line, key, rule, price)
+            call.waited_ns += waited_ns
+        return rule, state, used_ns, price
+
+    def _learn(
+        self, key: str, known: _Known, call: Call, outcome: Outcome, sent: int, its: Tier
+    ) -> int | None:
+        """Learn from an answer; return the nanoseconds for which nothing should be sent."""
+        if outcome.status is None:
+            return None
+        if outcome.is_error and outcome.verdict(call.options) is Verdict.THROTTLED:
+            return self._refused(key, known, outcome, sent, its)
+        quotas = outcome.quotas() if self._headers else ()
+        known.admitted += 1
+        pace = known.pace
+        if not quotas and not pace.shut_at and not pace.step_at:
+            return None
+        with self._lock:
+            now = self._clock.now_ns()
+            lesson = self._heard(known, quotas, now) if quotas else None
+            best = min(its.pace, known.told)
+            pace = known.pace
+            if pace.shut_at and sent > pace.refused_at:
+                known.pace = paces.reopened(pace, now, known.admitted, best)
+                known.admitted = 0
+            elif not pace.shut_at and pace.step_at and now >= pace.step_at and pace.rate < best:
+                known.pace = paces.risen(pace, now, best)
+            changed = self._plan(known, its.pace)
+        if changed:
+            self._follow(key, known, within_ns=known.one)
+        if lesson is None:
+            return None
+        self._warn_of(key, known, lesson)
+        if lesson.hold <= 0:
+            return None
+        hold_ns = to_ns(min(lesson.hold, _LONGEST_HOLD))
+        self._hold(key, known, hold_ns)
+        return hold_ns
+
+    def _heard(self, known: _Known, quotas: tuple[Quota, ...], now: int) -> Lesson:
+        lesson = heard(
+            known.windows,
+            quotas,
+            now / SECOND,
+            known.flying,
+            even=self._even,
+            headroom=self._headroom,
+        )
+        if lesson.rate < math.inf:
+            known.told = lesson.rate
+        return lesson
+
+    def _refused(self, key: str, known: _Known, outcome: Outcome, sent: int, its: Tier) -> int:
+        asked_ns = to_ns(min(outcome.retry_after() or 0.0, _LONGEST_HOLD))
+        # A limit that was told knows how soon there may be a permit.
+        least_ns = its.pause_ns if its.pace < math.inf else paces.PAUSE_NS
+        with self._lock:
+            now = self._clock.now_ns()
+            pace = paces.refused(known.pace, now, sent, asked_ns, least_ns)
+            if pace is not None:
+                known.pace = pace
+            pause_ns = asked_ns or known.pace.pause_ns
+            changed = self._plan(known, its.pace)
+        self._hold(key, known, pause_ns)
+        if changed:
+            self._follow(key, known, within_ns=0)
+        return pause_ns
+
+    def _plan(self, known: _Known, top: float) -> bool:
+        """Set the rule that follows from what is known; return whether it is another."""
+        pace = known.pace
+        # While the window is shut one attempt at a time finds out whether it still is.
+        rate = SECOND / pace.pause_ns if pace.shut_at else min(pace.rate, known.told)
+        if rate >= _NEAR * top and not pace.shut_at:
+            rate = math.inf
+        if rate == known.paced or known.paced * _NEAR < rate < known.paced / _NEAR:
+            return False
+        is_first = known.paced == math.inf
+        known.paced = rate
+        if rate == math.inf:
+            known.rule = known.take = None
+            return True
+        known.one = max(1, round(SECOND / rate))
+        known.rule = Bucket(Limit(f"{rate:.4g}/second", 1, known.one), known.one, 1)
+        known.take = self._space.taker(known.rule, known.one)
+        if is_first and not pace.shut_at:
+            # What went before there was a pace was spent of the same window.
+            known.debt_ns = (known.admitted + known.flying) * known.one
+        return True
+
+    def _follow(self, key: str, known: _Known, *, within_ns: int) -> None:
+        """Let those who wait follow a new pace."""
+        rule = known.rule
+        _log.debug("%s: %.4g/s", key, known.paced)
+        self._line.repace(key, rule or _AT_ONCE, within_ns)
+        debt_ns, known.debt_ns = known.debt_ns, 0
+        if debt_ns and rule is not None:
+            self._line.raise_to(key, rule, self._clock.now_ns() + min(debt_ns, _MOST_DEBT_NS))
+
+    def _hold(self, key: str, known: _Known, length_ns: int) -> None:
+        rule = known.rule
+        if rule is not None:
+            self._line.hold(key, rule, length_ns)
+
+    def _warn_of(self, key: str, known: _Known, lesson: Lesson) -> None:
+        """Warn once when little of a quota is left, and again only after it had recovered."""
+        is_low = lesson.left < self._warn
+        if is_low and not known.is_low:
+            what = f"quota {lesson.name!r}" if lesson.name else "the quota"
+            _log.warning("%s: %.0f %% of %s is left", key, 100 * lesson.left, what)
+        known.is_low = is_low
