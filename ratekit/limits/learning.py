@@ -218,9 +218,10 @@ class Learning:
             if pace is not None:
                 known.pace = pace
             pause_ns = asked_ns or known.pace.pause_ns
-            changed = self._plan(known, its.pace)
+            self._plan(known, its.pace)
         self._hold(key, known, pause_ns)
-        if changed:
+        if pace is not None:
+            # Whoever was let go to see whether it is still shut spent a turn that was none.
             self._follow(key, known, within_ns=0)
         return pause_ns
 

@@ -33,6 +33,10 @@ class Rule:
         """
         return 0.0
 
+    def left(self, now: float) -> tuple[int, float]:
+        """Return how many would be admitted now, and the seconds until there is more."""
+        raise NotImplementedError
+
     def done(self) -> None:
         """Note that a request which was admitted is no longer in flight."""
 
@@ -56,6 +60,11 @@ class TokenBucket(Rule):
             return 0.0
         return (1.0 - self._tokens) / self._rate
 
+    def left(self, now: float) -> tuple[int, float]:
+        """Return the whole tokens, and the seconds until the bucket is full."""
+        tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
+        return int(tokens), (self._burst - tokens) / self._rate
+
 
 class SlidingLog(Rule):
     """At most `count` admitted in any `window` seconds; what was refused leaves no trace."""
@@ -72,6 +81,11 @@ class SlidingLog(Rule):
             return _until(self._over_at[0], now)
         self._over_at.append(now + self._window)
         return 0.0
+
+    def left(self, now: float) -> tuple[int, float]:
+        """Return the free places, and the seconds until the oldest one is free."""
+        taken = [over for over in self._over_at if over > now]
+        return self._count - len(taken), taken[0] - now if taken else 0.0
 
 
 class FixedWindow(Rule):
@@ -91,6 +105,10 @@ class FixedWindow(Rule):
             self._left -= 1
             return 0.0
         return _until(self._ends, now)
+
+    def left(self, now: float) -> tuple[int, float]:
+        """Return what is left of the window, and the seconds until it ends."""
+        return self._left, max(0.0, self._ends - now)
 
 
 class WallClockWindow(Rule):
@@ -116,6 +134,11 @@ class WallClockWindow(Rule):
         if ends // self._window == number:  # the product was rounded down
             ends = math.nextafter(ends, math.inf)
         return _until(ends, wall)
+
+    def left(self, now: float) -> tuple[int, float]:
+        """Return what is left of the window, and the seconds until it ends."""
+        wall = self._wall()
+        return self._left, (wall // self._window + 1) * self._window - wall
 
 
 class TwoWindowEstimate(Rule):
@@ -154,6 +177,12 @@ class TwoWindowEstimate(Rule):
         if self._this < self._count:
             return left - (self._count - self._this) * self._window / self._last + MOMENT
         return left + self._window - self._count * self._window / self._this + MOMENT
+
+    def left(self, now: float) -> tuple[int, float]:
+        """Return what the estimate leaves, and the seconds until this period ends."""
+        left = max(0.0, self._begins + self._window - now)
+        estimate = self._last * left / self._window + self._this
+        return max(0, int(self._count - estimate)), left
 
 
 class Concurrency(Rule):

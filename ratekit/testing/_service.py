@@ -9,7 +9,7 @@ import random
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from email.utils import formatdate
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -112,11 +112,14 @@ class Service:
         rule = None if outside else self._rule
         wait = 0.0 if rule is None else rule.take(now)
         ledger.decided(now, admitted=rule is not None and not wait)
+        quota = () if rule is None else self._quota(rule, now)
         if wait:
             ledger.refused += 1
-            return self._refusal(wait), partial(self._done, None, None)
+            return self._refusal(wait, quota), partial(self._done, None, None)
         ledger.admitted += rule is not None
         answer, ordinary = self._admit(request)
+        if quota:
+            answer = replace(answer, headers=(*answer.headers, *quota))
         # Both are those it was admitted by, which a reset may replace meanwhile.
         return answer, partial(self._done, rule, ledger if ordinary else None)
 
@@ -142,7 +145,37 @@ class Service:
             return _json(self._settings.noise_status, {"error": "noise"}), False
         return _ordinary(request, ledger.requests), True
 
-    def _refusal(self, wait: float) -> Answer:
+    def _quota(self, rule: Rule, now: float) -> tuple[tuple[str, str], ...]:
+        """Return the fields that tell of the limit, after this request."""
+        settings = self._settings
+        if settings.quota is None or settings.rate is None:
+            return ()
+        limit = f"{settings.rate:g}"
+        remaining, reset = rule.left(now)
+        if settings.quota == "ietf":
+            return (
+                ("RateLimit-Policy", f'"default";q={limit};w={math.ceil(settings.window)}'),
+                ("RateLimit", f'"default";r={remaining};t={math.ceil(reset)}'),
+            )
+        if settings.quota == "x-ratelimit":
+            return (
+                ("X-RateLimit-Limit", limit),
+                ("X-RateLimit-Remaining", str(remaining)),
+                ("X-RateLimit-Reset", str(math.ceil(reset))),
+            )
+        return (
+            ("Date", formatdate(math.floor(self._today), usegmt=True)),
+            ("x-ratelimit-limit", limit),
+            ("x-ratelimit-remaining", str(remaining)),
+            ("x-ratelimit-used", f"{settings.rate - remaining:g}"),
+            ("x-ratelimit-reset", str(math.ceil(self._today + reset))),
+            ("x-ratelimit-resource", "core"),
+        )
+
+    def _refusal(self, wait: float, quota: tuple[tuple[str, str], ...]) -> Answer:
+        if self._settings.quota == "github":
+            # Its primary limit: no Retry-After, and no 429.
+            return _json(403, {"message": "API rate limit exceeded"}, *quota)
         headers: list[tuple[str, str]] = []
         # Of an infinite wait there is nothing to say.
         match self._settings.retry_after if math.isfinite(wait) else None:
@@ -162,7 +195,7 @@ class Service:
                 ]
             case None:
                 pass
-        return _json(self._settings.status, {"error": "rate limited"}, *headers)
+        return _json(self._settings.status, {"error": "rate limited"}, *headers, *quota)
 
     def _control(self, request: Request) -> Answer:
         methods = CONTROL[request.path]

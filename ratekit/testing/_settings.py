@@ -16,9 +16,10 @@ from ratekit.testing._rules import (
     WallClockWindow,
 )
 
-__all__ = ["RetryAfter", "RuleName", "Settings"]
+__all__ = ["QuotaHeaders", "RetryAfter", "RuleName", "Settings"]
 
 RetryAfter: TypeAlias = Literal["ceil", "truncate", "exact", "date", "ms"]
+QuotaHeaders: TypeAlias = Literal["ietf", "github", "x-ratelimit"]
 RuleName: TypeAlias = Literal[
     "token bucket",
     "sliding log",
@@ -29,6 +30,7 @@ RuleName: TypeAlias = Literal[
 ]
 
 RETRY_AFTER_FORMS: Final[tuple[RetryAfter, ...]] = get_args(RetryAfter)
+QUOTA_FORMS: Final[tuple[QuotaHeaders, ...]] = get_args(QuotaHeaders)
 RULES: Final[tuple[RuleName, ...]] = get_args(RuleName)
 BURST: Final = 20
 COUNT: Final = "a whole number of requests, at least 1"
@@ -50,6 +52,7 @@ class Settings:
     count_refusals: bool
     status: int
     retry_after: RetryAfter | None
+    quota: QuotaHeaders | None
     noise: float
     noise_status: int
     latency: float
@@ -75,6 +78,8 @@ class Settings:
         yield "in_flight", self.in_flight is None or _counts(self.in_flight), COUNT
         yield "status", self.status in range(200, 600), a_status
         yield "retry_after", self.retry_after in forms, f"one of {forms}"
+        quotas = (None, *QUOTA_FORMS)
+        yield "quota", self.quota in quotas, f"one of {quotas}"
         yield "noise", 0 <= self.noise <= 1, "a fraction of the admitted requests, 0 to 1"
         yield "noise_status", self.noise_status in range(200, 600), a_status
         yield "latency", 0 <= self.latency < math.inf, "seconds, 0 or more"
@@ -88,6 +93,7 @@ class Settings:
             yield "in_flight", self.in_flight is not None, f"{COUNT}, {here}"
             yield "rate", rate is None, f"None {here}, which knows no rate"
             yield "window", self.window == 1.0, f"left out {here}, which knows no window"
+            yield "quota", self.quota is None, f"left out {here}, which knows no quota"
         else:
             right = f"left out {here}; it is for rule='concurrency'"
             yield "in_flight", self.in_flight is None, right

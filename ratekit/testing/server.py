@@ -30,7 +30,7 @@ from typing import Self, TypeVar
 from ratekit.testing._host import Host, ProcessHost, ThreadHost
 from ratekit.testing._ledger import Ledger, Seen, Stats
 from ratekit.testing._service import Service
-from ratekit.testing._settings import RetryAfter, RuleName, Settings
+from ratekit.testing._settings import QuotaHeaders, RetryAfter, RuleName, Settings
 from ratekit.testing._wire import Answer, Fault
 
 __all__ = ["Answer", "ApiServer", "Fault", "RetryAfter", "RuleName", "Seen", "Stats"]
@@ -73,6 +73,10 @@ class ApiServer:
       never early. `"truncate"`: rounded down, up to a second early and 0 too, as some frameworks
       do. `"exact"`: with a fraction, as in 0.37. `"ms"`: in milliseconds, as `retry-after-ms`.
       `"date"`: as an HTTP date, rounded up, beside a `Date`. None: not at all
+    - `quota`: what every answer tells of the limit: `"ietf"`: `RateLimit` and `RateLimit-Policy`;
+      `"github"`: `x-ratelimit-limit`, `-remaining`, `-used`, `-resource` and the reset as an epoch,
+      rounded up, and refusals are a 403 without `Retry-After`; `"x-ratelimit"`: the first two, and
+      the reset in seconds, rounded up. None: nothing
     - `noise`: the fraction of the admitted requests that fail with `noise_status` and have spent
       from the limit all the same; `seed` and the order of admission decide which
     - `latency`: seconds before each answer, and up to `jitter` seconds more, also by `seed`; other
@@ -97,6 +101,7 @@ class ApiServer:
         count_refusals: bool = True,
         status: int = 429,
         retry_after: RetryAfter | None = "ceil",
+        quota: QuotaHeaders | None = None,
         noise: float = 0.0,
         noise_status: int = 503,
         latency: float = 0.0,
@@ -115,6 +120,7 @@ class ApiServer:
             count_refusals=count_refusals,
             status=status,
             retry_after=retry_after,
+            quota=quota,
             noise=noise,
             noise_status=noise_status,
             latency=latency,
