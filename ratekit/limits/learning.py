@@ -39,6 +39,11 @@ _log = logging.getLogger("ratekit.limits")
 _MOST_KEYS = 10_000
 # A pace so near to what was told is no other.
 _NEAR = 0.99
+# How many attempts a second find out whether a window that was shut is open again, at least: the
+# first that is refused holds the others.
+_TESTS = 10.0
+# A change of pace worth a line in the log.
+_WORTH_SAYING = 0.2
 # One absurd answer does not end a process's work for days.
 _LONGEST_HOLD = 3600.0
 # What was sent before a pace was known delays the rest by so much at most.
@@ -54,8 +59,8 @@ class _Known:
     """One host and credential. Its fields are guarded by the lock of its `Learning`."""
 
     __slots__ = (
-        "admitted", "debt_ns", "flying", "is_low", "one", "pace", "paced", "rule", "take", "told",
-        "windows",
+        "admitted", "debt_ns", "flying", "is_low", "one", "pace", "paced", "rule", "said", "take",
+        "told", "windows",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
@@ -72,6 +77,8 @@ class _Known:
         # The permits a second that the rule stands for, and what is to be paid before the first.
         self.paced = math.inf
         self.debt_ns = 0
+        # What the log was told last.
+        self.said = 0.0
         self.is_low = False
 
 
@@ -229,7 +236,7 @@ class Learning:
         """Set the rule that follows from what is known; return whether it is another."""
         pace = known.pace
         # While the window is shut one attempt at a time finds out whether it still is.
-        rate = SECOND / pace.pause_ns if pace.shut_at else min(pace.rate, known.told)
+        rate = max(_TESTS, SECOND / pace.pause_ns) if pace.shut_at else min(pace.rate, known.told)
         if rate >= _NEAR * top and not pace.shut_at:
             rate = math.inf
         if rate == known.paced or known.paced * _NEAR < rate < known.paced / _NEAR:
@@ -250,7 +257,12 @@ class Learning:
     def _follow(self, key: str, known: _Known, *, within_ns: int) -> None:
         """Let those who wait follow a new pace."""
         rule = known.rule
-        _log.debug("%s: %.4g/s", key, known.paced)
+        pace = known.paced
+        if not known.pace.shut_at and abs(pace - known.said) > _WORTH_SAYING * known.said:
+            known.said = pace
+            if pace < math.inf:
+                how = "the server tells of" if pace == known.told else "its answers come to"
+                _log.info("%s: %s %.4g a second; that is the pace now", key, how, pace)
         self._line.repace(key, rule or _AT_ONCE, within_ns)
         debt_ns, known.debt_ns = known.debt_ns, 0
         if debt_ns and rule is not None:

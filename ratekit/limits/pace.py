@@ -37,13 +37,15 @@ class Pace(NamedTuple):
     """What is known of one key.
 
     `rate`: permits a second; `ceiling`: the pace that was refused last. `burst`: what was admitted
-    before the first refusal. `begin`, `shut_at`: when this stretch began, and was refused (0: it is
-    not). `pause_ns`: how long that holds. `step_ns`, `step_at`: when to try a faster pace.
+    before the first refusal, in `burst_ns`. `begin`, `shut_at`: when this stretch began, and was
+    refused (0: it is not). `pause_ns`: how long that holds. `step_ns`, `step_at`: when to try a
+    faster pace.
     """
 
     rate: float = math.inf
     ceiling: float = math.inf
     burst: int = 0
+    burst_ns: int = 0
     begin: int = 0
     shut_at: int = 0
     refused_at: int = -1
@@ -77,14 +79,15 @@ def reopened(pace: Pace, now: int, admitted: int, top: float) -> Pace:
     `admitted`: how many were since the stretch began. `top`: the pace that was told, if any.
     """
     old = min(pace.rate, top)
-    span = max(SECOND // 1000, pace.shut_at - pace.begin) / SECOND
+    span_ns = max(SECOND // 1000, pace.shut_at - pace.begin)
     whole = max(SECOND // 1000, now - pace.begin) / SECOND
-    burst, step = pace.burst, pace.step_ns
+    burst, burst_ns, step = pace.burst, pace.burst_ns, pace.step_ns
     estimate = max(admitted, 1) / whole
     if pace.events == 0:
-        burst = admitted
-    else:
-        estimate = max(estimate, (admitted - burst) / span)
+        burst, burst_ns = admitted, span_ns
+    elif span_ns > burst_ns:
+        # The first burst once more, and as long a while, are taken off.
+        estimate = max(estimate, (admitted - burst) * SECOND / (span_ns - burst_ns))
     if old == math.inf:
         rate = estimate
     elif top < math.inf and pace.shut_at - pace.begin >= _PEACE_NS and pace.rate >= top:
@@ -98,6 +101,7 @@ def reopened(pace: Pace, now: int, admitted: int, top: float) -> Pace:
         rate=max(_SLOWEST, rate),
         ceiling=old,
         burst=burst,
+        burst_ns=burst_ns,
         begin=now,
         shut_at=0,
         pause_ns=0,
@@ -113,7 +117,8 @@ def risen(pace: Pace, now: int, top: float) -> Pace:
     if ceiling > 2.5 * rate:
         rate *= 2
     elif ceiling > 1.08 * rate:
-        rate = math.sqrt(rate * ceiling)
+        # Half way, but near an estimate that was trusted.
+        rate = min(math.sqrt(rate * ceiling), rate * (1.1 if pace.step_ns >= _STEP_NS else 2))
     else:
         rate *= 1.05
         ceiling = max(ceiling, rate * 1.05)

@@ -30,8 +30,6 @@ _PERIODS = {
     "day": _DAY,
     "daily": _DAY,
 }
-# GitHub tells in its documentation how long these windows are, and in its headers which one it is.
-_RESOURCES = {"core": 3600.0, "graphql": 3600.0, "search": 60.0, "code_search": 60.0}
 
 # One name for what is called differently.
 _SLOTS = {
@@ -93,7 +91,7 @@ def _window(said: dict[str, str], dimension: str, limit: int | None) -> float | 
     if interval is None:
         milliseconds = amount(said.get("interval-milliseconds"))
         if milliseconds is None:
-            return _PERIODS.get(dimension) or _RESOURCES.get(said.get("resource", ""))
+            return _PERIODS.get(dimension)
         interval = milliseconds / 1000
     # Atlassian Data Center fills up so much in each interval, not the whole.
     filled = amount(said.get("fillrate"))

@@ -24,6 +24,7 @@ if __name__ == "__main__":
             del os.environ[name]
 
     from tests.benchmarks import (
+        adapt,
         blocking,
         cache,
         check,
@@ -52,6 +53,7 @@ if __name__ == "__main__":
         "import": imports.run,
         "opening": opening.run,
         "rules": rules.run,
+        "adapt": adapt.run,
         "urgent": urgent.run,
         "state": state.run,
         "promises": promises.run,

@@ -207,7 +207,7 @@ EXAMPLES: list[tuple[str, float, str, list[Quota]]] = [
         x-ratelimit-reset: 1372700873
         x-ratelimit-resource: core
         """,
-        [Quota(5000, 4999, 100, 3600, "core")],
+        [Quota(5000, 4999, 100, NONE, "core")],
     ),
     ("GitLab", 1563325137.0 - 9, GITLAB, [Quota(600, 594, 10, name="throttle_authenticated_web")]),
     (
