@@ -9,6 +9,8 @@ tries meant for failures.
 import logging
 from collections.abc import Callable, Iterable
 
+from cachetools import TTLCache
+
 from ratekit.backoff import Backoff, Delay
 from ratekit.budget import RetryBudget
 from ratekit.call import Call, Outcome, Proceed, SendFailed, Verdict
@@ -30,6 +32,7 @@ _STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
 _MOST_THROTTLED = 100
 # Keys whose calls are counted; beyond this the counts are dropped, which is the strict side.
 _MOST_COUNTED = 10_000
+_MOST_SAID, _SAY_EVERY = 1024, 60.0
 _SHOULD_RETRY = ("x-should-retry", "stripe-should-retry")
 
 Matcher = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
@@ -101,6 +104,8 @@ class Retry(Policy):
         # Calls since a key's budget was last asked. Not locked: a count that two threads lose is
         # one on the strict side, and every call passes here.
         self._calls: dict[str, int] = {}
+        # A spent budget is worth a line in the log once a minute, and not with every failure.
+        self._said: TTLCache[str, bool] = TTLCache(_MOST_SAID, _SAY_EVERY)
 
     def run(self, call: Call, proceed: Proceed) -> Outcome:
         """Make attempts until one is the user's: it succeeded, or another is not worth its wait."""
@@ -193,7 +198,9 @@ class Retry(Policy):
             key, lambda record, now: budget.spend(record, now, calls), budget.idle_at
         ):
             return True
-        _log.warning("%s: no retry: the retry budget is spent", key)
+        if key not in self._said:
+            self._said[key] = True
+            _log.warning("%s: no retry: the retry budget is spent", key)
         return False
 
     def _may_repeat(self, call: Call, last: Outcome | SendFailed, *, throttled: bool) -> bool:
@@ -243,7 +250,7 @@ class Retry(Policy):
 
     def __getstate__(self) -> dict[str, object]:
         state = vars(self).copy()
-        del state["_budgets"], state["_calls"]
+        del state["_budgets"], state["_calls"], state["_said"]
         return state
 
     def __setstate__(self, state: dict[str, object]) -> None:

@@ -11,8 +11,6 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cachetools import LRUCache
-
 from ratekit import forks
 from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.clock import SECOND, Clock, to_ns
@@ -59,21 +57,20 @@ class _Known:
     """One host and credential. Its fields are guarded by the lock of its `Learning`."""
 
     __slots__ = (
-        "admitted", "debt_ns", "flying", "is_low", "one", "pace", "paced", "rule", "said", "take",
-        "told", "windows",
+        "admitted", "debt_ns", "flying", "is_low", "pace", "paced", "said", "told", "way",
+        "windows",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
         self.pace = paces.FREE._replace(begin=now)
-        # Attempts admitted since the stretch began, and those under way.
+        # Attempts admitted since the stretch began, and those under way. (A set: what is added to
+        # it and taken from it needs no lock.)
         self.admitted = 0
-        self.flying = 0
+        self.flying: set[Call] = set()
         self.told = math.inf
         self.windows: dict[str, Window] = {}
-        # The rule in force: None while there is no pace but the limiter's own.
-        self.rule: Bucket | None = None
-        self.one = 0
-        self.take: Take | None = None
+        # The rule in force, and how to take by it; None while there is no pace but the limiter's.
+        self.way: tuple[Bucket, Take] | None = None
         # The permits a second that the rule stands for, and what is to be paid before the first.
         self.paced = math.inf
         self.debt_ns = 0
@@ -102,20 +99,19 @@ class Learning:
         self._space = MemorySpace(clock, _MOST_KEYS)
         self._line = line_of(self._space)
         self._lock = threading.Lock()
-        self._known: LRUCache[str, _Known] = LRUCache(_MOST_KEYS)
+        self._known: dict[str, _Known] = {}
         forks.renew_in_child(self)
 
     def after_fork(self) -> None:
         """In a child: whoever held the lock, or was under way, does not exist here."""
         self._lock = threading.Lock()
         for known in self._known.values():
-            known.flying = 0
+            known.flying = set()
 
     def pace_of(self, call: Call) -> float:
         """Return the permits a second that were learned for a call's host and credential."""
-        with self._lock:
-            known = self._known.get(self._key_of(call))
-            return math.inf if known is None else known.paced
+        known = self._known.get(self._key_of(call))
+        return math.inf if known is None else known.paced
 
     def _key_of(self, call: Call) -> str:
         return self._by_credential(call) or call.key
@@ -129,18 +125,11 @@ class Learning:
         nothing should be sent now, None where the answer does not say so.
         """
         key = self._key_of(call)
-        with self._lock:
-            known = self._known.get(key)
-            if known is None:
-                known = self._known[key] = _Known(self._clock.now_ns())
-            rule, take, one = known.rule, known.take, known.one
-            if rule is None:
-                known.flying += 1
-        granted: tuple[Bucket, int, int, int] | None = None
-        if rule is not None and take is not None:
-            granted = self._turn(call, key, rule, take, one, wait)
-            with self._lock:
-                known.flying += 1
+        # Most hosts tell nothing and refuse nothing: this way there is no lock.
+        known = self._known.get(key) or self._begin(key)
+        way = known.way
+        granted = None if way is None else self._turn(call, key, *way, wait)
+        known.flying.add(call)
         sent = self._clock.now_ns()
         try:
             outcome = proceed(call)
@@ -149,18 +138,24 @@ class Learning:
                 self._line.give_back(key, *granted)
             raise
         finally:
-            with self._lock:
-                known.flying -= 1
+            known.flying.discard(call)
         return outcome, self._learn(key, known, call, outcome, sent, its)
 
+    def _begin(self, key: str) -> _Known:
+        with self._lock:
+            if len(self._known) >= _MOST_KEYS:
+                # The oldest: if it is in use still, it is learned anew.
+                del self._known[next(iter(self._known))]
+            return self._known.setdefault(key, _Known(self._clock.now_ns()))
+
     def _turn(
-        self, call: Call, key: str, rule: Bucket, take: Take, one: int, wait: WaitIn
+        self, call: Call, key: str, rule: Bucket, take: Take, wait: WaitIn
     ) -> tuple[Bucket, int, int, int]:
         cost = call.options.cost
         if cost is None or cost == 1:
             allowed, state, used_ns, price = take(key)
         else:
-            price = round(one * cost)
+            price = round(rule.interval_ns * cost)
             allowed, state, used_ns, price = self._space.taker(rule, price)(key)
         if not allowed:
             state, used_ns, waited_ns = wait(self._line, key, rule, price)
@@ -192,7 +187,7 @@ class Learning:
                 known.pace = paces.risen(pace, now, best)
             changed = self._plan(known, its.pace)
         if changed:
-            self._follow(key, known, within_ns=known.one)
+            self._follow(key, known)
         if lesson is None:
             return None
         self._warn_of(key, known, lesson)
@@ -207,7 +202,7 @@ class Learning:
             known.windows,
             quotas,
             now / SECOND,
-            known.flying,
+            len(known.flying),
             even=self._even,
             headroom=self._headroom,
         )
@@ -229,7 +224,7 @@ class Learning:
         self._hold(key, known, pause_ns)
         if pace is not None:
             # Whoever was let go to see whether it is still shut spent a turn that was none.
-            self._follow(key, known, within_ns=0)
+            self._follow(key, known, at_once=True)
         return pause_ns
 
     def _plan(self, known: _Known, top: float) -> bool:
@@ -244,34 +239,34 @@ class Learning:
         is_first = known.paced == math.inf
         known.paced = rate
         if rate == math.inf:
-            known.rule = known.take = None
+            known.way = None
             return True
-        known.one = max(1, round(SECOND / rate))
-        known.rule = Bucket(Limit(f"{rate:.4g}/second", 1, known.one), known.one, 1)
-        known.take = self._space.taker(known.rule, known.one)
+        one = max(1, round(SECOND / rate))
+        rule = Bucket(Limit(f"{rate:.4g}/second", 1, one), one, 1)
+        known.way = rule, self._space.taker(rule, one)
         if is_first and not pace.shut_at:
             # What went before there was a pace was spent of the same window.
-            known.debt_ns = (known.admitted + known.flying) * known.one
+            known.debt_ns = (known.admitted + len(known.flying)) * one
         return True
 
-    def _follow(self, key: str, known: _Known, *, within_ns: int) -> None:
-        """Let those who wait follow a new pace."""
-        rule = known.rule
+    def _follow(self, key: str, known: _Known, *, at_once: bool = False) -> None:
+        """Let those who wait follow a new pace: the next goes `at_once`, or one permit from now."""
+        rule = _AT_ONCE if known.way is None else known.way[0]
         pace = known.paced
         if not known.pace.shut_at and abs(pace - known.said) > _WORTH_SAYING * known.said:
             known.said = pace
             if pace < math.inf:
                 how = "the server tells of" if pace == known.told else "its answers come to"
                 _log.info("%s: %s %.4g a second; that is the pace now", key, how, pace)
-        self._line.repace(key, rule or _AT_ONCE, within_ns)
+        self._line.repace(key, rule, 0 if at_once else rule.interval_ns)
         debt_ns, known.debt_ns = known.debt_ns, 0
-        if debt_ns and rule is not None:
+        if debt_ns:
             self._line.raise_to(key, rule, self._clock.now_ns() + min(debt_ns, _MOST_DEBT_NS))
 
     def _hold(self, key: str, known: _Known, length_ns: int) -> None:
-        rule = known.rule
-        if rule is not None:
-            self._line.hold(key, rule, length_ns)
+        way = known.way
+        if way is not None:
+            self._line.hold(key, way[0], length_ns)
 
     def _warn_of(self, key: str, known: _Known, lesson: Lesson) -> None:
         """Warn once when little of a quota is left, and again only after it had recovered."""
