@@ -180,14 +180,17 @@ class Learning:
             lesson = self._heard(known, quotas, now) if quotas else None
             best = min(its.pace, known.told)
             pace = known.pace
+            is_open = False
             if pace.shut_at and sent > pace.refused_at:
                 known.pace = paces.reopened(pace, now, known.admitted, best)
                 known.admitted = 0
+                is_open = True
             elif not pace.shut_at and pace.step_at and now >= pace.step_at and pace.rate < best:
                 known.pace = paces.risen(pace, now, best)
             changed = self._plan(known, its.pace)
-        if changed:
-            self._follow(key, known)
+        if changed or is_open:
+            # Whoever found out that it is open had the first turn of the new pace.
+            self._follow(key, known, is_first=is_open)
         if lesson is None:
             return None
         self._warn_of(key, known, lesson)
@@ -224,7 +227,7 @@ class Learning:
         self._hold(key, known, pause_ns)
         if pace is not None:
             # Whoever was let go to see whether it is still shut spent a turn that was none.
-            self._follow(key, known, at_once=True)
+            self._follow(key, known, next_ns=0)
         return pause_ns
 
     def _plan(self, known: _Known, top: float) -> bool:
@@ -249,8 +252,10 @@ class Learning:
             known.debt_ns = (known.admitted + len(known.flying)) * one
         return True
 
-    def _follow(self, key: str, known: _Known, *, at_once: bool = False) -> None:
-        """Let those who wait follow a new pace: the next goes `at_once`, or one permit from now."""
+    def _follow(
+        self, key: str, known: _Known, *, next_ns: int | None = None, is_first: bool = False
+    ) -> None:
+        """Let those who wait follow a new pace, after a first one that has just gone by it."""
         rule = _AT_ONCE if known.way is None else known.way[0]
         pace = known.paced
         if not known.pace.shut_at and abs(pace - known.said) > _WORTH_SAYING * known.said:
@@ -258,7 +263,7 @@ class Learning:
             if pace < math.inf:
                 how = "the server tells of" if pace == known.told else "its answers come to"
                 _log.info("%s: %s %.4g a second; that is the pace now", key, how, pace)
-        self._line.repace(key, rule, 0 if at_once else rule.interval_ns)
+        self._line.repace(key, rule, rule.interval_ns if is_first else next_ns)
         debt_ns, known.debt_ns = known.debt_ns, 0
         if debt_ns:
             self._line.raise_to(key, rule, self._clock.now_ns() + min(debt_ns, _MOST_DEBT_NS))

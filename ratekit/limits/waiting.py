@@ -194,17 +194,23 @@ class Waiting:
             self._tidy(cell, line, now, rule)
             return is_news
 
-    def repace(self, key: str, rule: Bucket, within_ns: int) -> None:
+    def repace(self, key: str, rule: Bucket, next_ns: int | None = None) -> None:
         """Let all who wait for `key`, and what was granted, be of `rule`: one of another pace.
 
-        The next turn is at most `within_ns` away, or so long after the end of a hold.
+        The next turn is `next_ns` away, or so long after the end of a hold; None leaves it where
+        it is, unless a permit of the new pace is nearer.
         """
         with self._lock:
             cell = self._space.cell(key)
             line = self._lines.get(cell) or Line()
             now = self._clock.now_ns()
-            next_ns = max(now, line.held_until_ns) + within_ns
-            self._change(cell, line, rule, lambda state, _: min(state, next_ns))
+            begin = max(now, line.held_until_ns)
+            nearest = begin + rule.interval_ns
+
+            def move(state: State, _: int) -> State:
+                return min(state, nearest) if next_ns is None else begin + next_ns
+
+            self._change(cell, line, rule, move)
             if line.floor is not None:
                 line.floor = rule.floor(line.held_until_ns)
             for ticket in line.order:
