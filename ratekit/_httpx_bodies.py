@@ -82,10 +82,14 @@ class RecordedStream:
 
     def __iter__(self) -> Iterator[bytes]:
         recording = self._recording
-        for chunk in self._inner:
-            recording.feed(chunk)
-            yield chunk
-        recording.finish()
+        try:
+            for chunk in self._inner:
+                recording.feed(chunk)
+                yield chunk
+            recording.finish()
+        finally:
+            # Whoever stops in the middle, and lets go of it, will not read the rest.
+            recording.give_up()
 
     def close(self) -> None:
         """Close the connection's stream; what was not read by now never will be."""

@@ -156,8 +156,10 @@ def answer_of(
         version=reply.version,
         reason=reply.reason,
         preload_content=False,
+        decode_content=False,
         original_response=original,
         request_method=request.method,
+        request_url=request.url,
     )
     response = adapter.build_response(request, raw)
     # Its fields afterwards: both libraries take them one by one, which takes longer than the rest.

@@ -205,7 +205,7 @@ class Call:
     __slots__ = (
         "_url", "added", "attempts", "body", "clock", "collapsed", "deadline_ns",
         "from_cache", "headers", "key", "limited_key", "limiter", "method", "options", "previous",
-        "replayable", "respond", "trip", "waited_ns", "wanted",
+        "replayable", "respond", "tls", "trip", "waited_ns", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -244,6 +244,8 @@ class Call:
         self.from_cache = False
         # Whether somebody else's answer was this one's too.
         self.collapsed = False
+        # With which certificate and checks it is asked, where those are not the usual ones.
+        self.tls: str | None = None
         self.deadline_ns: int | None = None
         if options.deadline is not None:
             self.deadline_ns = clock.now_ns() + to_ns(options.deadline)

@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
 from ratekit import forks
-from ratekit.cache.identity import API_KEY_PARAMS, Asked, Identity
+from ratekit.cache.identity import Asked, Identity
 from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.checks import check_positive
 from ratekit.clock import SECOND, SYSTEM, Clock, new_gate, open_gate, to_ns
 from ratekit.errors import ConfigurationError, DeadlineExceeded
 from ratekit.http.fields import directives, listed
 from ratekit.http.reply import Recording, Reply
-from ratekit.keys.credential import CREDENTIAL_HEADERS
 from ratekit.policy import Policy
 
 __all__ = ["Dedup"]
@@ -26,6 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _METHODS = ("GET", "HEAD")
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _NO_ANSWERS = frozenset({Verdict.FAILED, Verdict.THROTTLED})
 # After so many leaders in a row came back without an answer, the others stop waiting for one.
 _MOST_FAILURES = 2
@@ -73,15 +73,16 @@ class Dedup(Policy):
     def __init__(
         self,
         *,
-        methods: Iterable[str] = _METHODS,
-        headers: Iterable[str] = CREDENTIAL_HEADERS,
-        params: Iterable[str] = API_KEY_PARAMS,
+        methods: str | Iterable[str] = _METHODS,
+        headers: str | Iterable[str] = (),
+        params: str | Iterable[str] = (),
         max_body: int = 4 << 20,
         max_flights: int = 10_000,
         clock: Clock = SYSTEM,
     ) -> None:
         check_positive("max_body", max_body)
         check_positive("max_flights", max_flights)
+        methods = [methods] if isinstance(methods, str) else methods
         self._methods = frozenset(method.upper() for method in methods)
         self._identity = Identity(headers, params)
         self._max_body = max_body
@@ -103,7 +104,7 @@ class Dedup(Policy):
         """Lead, or follow whoever does."""
         key = self._key(call)
         if key is None:
-            return proceed(call)
+            return self._alone(call, proceed)
         name, asked = key
         failures = 0
         while failures < _MOST_FAILURES:
@@ -128,6 +129,22 @@ class Dedup(Policy):
             if found is not None:
                 return found
         return proceed(call)
+
+    def _alone(self, call: Call, proceed: Proceed) -> Outcome:
+        """Let a call go by itself; after a write nobody joins what was asked for before it."""
+        try:
+            return proceed(call)
+        finally:
+            if call.method is not None and call.method not in _SAFE:
+                self._detach(call)
+
+    def _detach(self, call: Call) -> None:
+        if self._flights:
+            url = self._identity.normal(call.url, call.key)[0]
+            with self._lock:
+                for name, flight in list(self._flights.items()):
+                    if flight.asked.url == url:
+                        del self._flights[name]
 
     def _key(self, call: Call) -> tuple[str, Asked] | None:
         """Return what makes a request identical to another; None where it goes alone."""
@@ -169,11 +186,14 @@ class Dedup(Policy):
         trip = call.trip
         if trip is None:
             return None
-        pause = _FIRST_PAUSE
+        pause, max_wait = _FIRST_PAUSE, call.options.max_wait
+        until = None if max_wait is None else call.clock.now_ns() + to_ns(max_wait)
         while True:
             found = trip.look_again()
             if found is not None or trip.take_lead():
                 return found
+            if until is not None and call.clock.now_ns() >= until:
+                return None
             remaining_ns = call.remaining_ns()
             if remaining_ns == 0:
                 raise _too_late(call)
@@ -186,6 +206,9 @@ class Dedup(Policy):
     def _wants(self, outcome: Outcome) -> int:
         said = directives(outcome.headers.get("cache-control", ""))
         if said.no_store or "*" in listed(outcome.headers.get("vary")):
+            return 0
+        if "set-cookie" in outcome.headers:
+            # A session of its own for whoever asked.
             return 0
         return self._max_body
 

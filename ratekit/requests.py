@@ -185,6 +185,7 @@ class RateKitAdapter(HTTPAdapter):
             respond=respond,
             body=lambda: _bytes_of(request.body),
         )
+        call.tls = _tls(call.key, verify, cert)
         if timeout is None and options.timeout is not False:
             timeout = _TIMEOUT if options.timeout is None else options.timeout
         inner: Any = super().send if self.adapter is None else self.adapter.send
@@ -242,6 +243,13 @@ class RateKitAdapter(HTTPAdapter):
 
     def __repr__(self) -> str:
         return f"RateKitAdapter({self.pipeline!r})"
+
+
+def _tls(origin: str, verify: Any, cert: Any) -> str | None:
+    """Return what of TLS says who asks, and whom: nothing, most often."""
+    if (cert is None and verify is not False) or not origin.startswith("https:"):
+        return None
+    return f"{cert!r} {verify is not False}"
 
 
 def _check_no_retries(where: Any) -> None:

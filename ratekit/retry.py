@@ -123,6 +123,10 @@ class Retry(Policy):
                         raise
                     return _final(call, last)
                 if isinstance(last, Outcome) and self._is_fine(last):
+                    if call.previous is not None:
+                        # Answered without an attempt, which would have given it up.
+                        call.previous.discard()
+                        call.previous = None
                     return last
                 if progress is None:
                     progress = _Progress()

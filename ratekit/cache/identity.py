@@ -1,8 +1,8 @@
 """Whose answer is it: the request as a cache knows it.
 
-Two requests are the same where their method and URL are (and the body, for the methods where the
-user asked for that), who asks is, and every field is that the server's `Vary` names. Who asks goes
-in as a keyed hash: no credential is in a key.
+Two requests are the same where their method and URL are (and the body, where there is one), who
+asks is, and every field is that the server's `Vary` names. Who asks goes in as a keyed hash: no
+credential is in a key.
 """
 
 import os
@@ -33,6 +33,15 @@ _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 # What asks for a part, or depends on a state that only the server knows.
 _UNANSWERABLE = frozenset({"range", "if-range", "if-match", "if-unmodified-since"})
 _SAID = frozenset({"cache-control", "pragma"})
+# A request with one of these has a body, whatever its method.
+_BODY = frozenset({"content-length", "transfer-encoding"})
+# Whoever names a field so says who asks with it. To keep two answers where one would do costs
+# little; to hand one to the wrong caller does not.
+_TELLING = re.compile(
+    r"token|auth|secret|session|api-?key|password|credential|user-?id|tenant|-account"
+)
+_MOST_NAMES = 1000
+_LONGEST_URL = 1000
 # The authority, the path, and the query with its mark.
 _PARTS = re.compile(r"[^:/?#]*://([^/?#]*)([^?#]*)((?:\?[^#]*)?)")
 _PERCENT = re.compile("%[0-9A-Fa-f]{2}")
@@ -77,13 +86,35 @@ def _normal(value: str | bytes) -> str:
     return ",".join(part.strip(" \t") for part in text.split(","))
 
 
+class _Names(dict[str, str]):
+    """The fields that matter, by their names in lower case; "" for one that does not."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__((name, name) for name in names)
+
+    def __missing__(self, name: str) -> str:
+        # Looked at once for each name, and not for each request.
+        matters = name if _TELLING.search(name) else ""
+        if len(self) < _MOST_NAMES:
+            self[name] = matters
+        return matters
+
+
+def _listed(names: str | Iterable[str]) -> frozenset[str]:
+    return frozenset([names] if isinstance(names, str) else names)
+
+
 class Identity:
-    """Describes requests. `headers`, `params`: the names that say who asks, besides `Cookie`."""
+    """Describes requests. `headers`, `params`: more names that say who asks.
+
+    Those of `CREDENTIAL_HEADERS` and `API_KEY_PARAMS` do anyway, and so do `Cookie` and every field
+    whose name speaks of a token, a session, a secret and the like.
+    """
 
     def __init__(
         self,
-        headers: Iterable[str] = CREDENTIAL_HEADERS,
-        params: Iterable[str] = API_KEY_PARAMS,
+        headers: str | Iterable[str] = (),
+        params: str | Iterable[str] = (),
         secret: bytes | None = None,
         *,
         shared: bool = False,
@@ -95,33 +126,39 @@ class Identity:
                 "same in all processes, such as those of secrets.token_bytes(32)"
             )
         self._shared = shared
-        self._params = frozenset(params)
+        self._params = _listed(params).union(API_KEY_PARAMS)
         names = "|".join(map(re.escape, self._params))
         self._has_param = re.compile(f"[?&](?:{names})(?:[=&]|$)", re.IGNORECASE).search
-        self._credentials = frozenset(name.lower() for name in headers) | {
-            "authorization",
-            "cookie",
-        }
-        self._names = self._credentials | _CONDITIONS | _UNANSWERABLE | _SAID
-        self._on_wire = {name.encode(): name for name in self._names}
+        own = _listed(headers).union(CREDENTIAL_HEADERS, ("authorization", "cookie"))
+        self._credentials = frozenset(name.lower() for name in own)
+        self._others = _CONDITIONS | _UNANSWERABLE | _SAID | _BODY | {"host"}
+        self._names = _Names(self._credentials | self._others)
         self._key = None if secret is None else _hashed(secret)
         self._hash = blake2b(key=self._key or _OF_THIS_PROCESS, digest_size=16)
 
     def describe(self, call: Call, method: str, *, with_body: bool = False) -> Asked | None:
         """Return the request as the cache sees it; None where its body says too little."""
         found = self._found(call.headers)
+        host = found.pop("host", "") if found else ""
         url, keys = self.normal(call.url, call.key)
-        secrets: list[tuple[str, str]] = keys
-        if with_body:
+        if with_body or (found and _has_body(found)):
             body = call.body() if call.body is not None else None
-            if body is None or _WRITE in body:
+            if body is None or (with_body and _WRITE in body):
                 return None
             url = f"{method} {url} {blake2b(body, digest_size=16).hexdigest()}"
-        if not found and not secrets:
+        if host and not call.key.endswith(f"/{host.lower()}"):
+            # Asked of another host than the URL names.
+            url = f"{url} {host}"
+        if call.tls is not None:
+            keys.append(("tls", call.tls))
+        if not found and not keys:
             return Asked(url, "", call.headers)
-        secrets = sorted([*secrets, *[one for one in found.items() if one[0] in self._credentials]])
-        is_kept_apart = bool(secrets) and not self._shared
-        asked = Asked(url, self._who(secrets) if is_kept_apart else "", call.headers)
+        others = self._others
+        secrets = sorted([*keys, *[one for one in found.items() if one[0] not in others]])
+        # A shared cache keeps answers for all who ask, but still for what they ask for: what the
+        # URL says stays apart.
+        apart = keys if self._shared else secrets
+        asked = Asked(url, self._who(apart) if apart else "", call.headers)
         asked.authorized = bool(secrets)
         if len(found) != len(secrets) or keys:
             _read(asked, found)
@@ -149,18 +186,23 @@ class Identity:
                 query = f"?{'&'.join(kept)}" if kept else ""
         if "@" in authority:
             secrets.append(("@", authority.rpartition("@")[0]))
-        return f"{origin}{path or '/'}{query}", secrets
+        url = f"{origin}{path or '/'}{query}"
+        if len(url) > _LONGEST_URL:
+            # Kept in many places: as its hash.
+            hashed = blake2b(url.encode("utf-8", "surrogatepass"), digest_size=16)
+            url = f"{url[:100]}... {hashed.hexdigest()}"
+        return url, secrets
 
     def _found(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the fields that matter, by their names in lower case."""
         raw = getattr(headers, "raw", None)
         if isinstance(raw, list):
             # httpx's headers give all pairs at once; one at a time they take several times as long.
-            on_wire = self._on_wire
+            names = self._names
             found: dict[str, str] = {}
             for wired, value in raw:
-                name = on_wire.get(wired.lower())
-                if name is not None:
+                name = names[wired.lower().decode("latin-1")]
+                if name:
                     text = value.decode("latin-1")
                     found[name] = f"{found[name]}, {text}" if name in found else text
             return found
@@ -170,7 +212,7 @@ class Identity:
         return {
             low: value.decode("latin-1") if isinstance(value, bytes) else value
             for name, value in pairs
-            if (low := name.lower()) in names
+            if names[low := name.lower()]
         }
 
     def _who(self, secrets: list[tuple[str, str]]) -> str:
@@ -192,6 +234,10 @@ class Identity:
         )
         self._key = state["key"]
         self._hash = blake2b(key=self._key or _OF_THIS_PROCESS, digest_size=16)
+
+
+def _has_body(found: dict[str, str]) -> bool:
+    return not _BODY.isdisjoint(found) and found.get("content-length") != "0"
 
 
 def _read(asked: Asked, found: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 from ratekit import forks
 from ratekit.cache.answers import hit, nothing_kept, say
 from ratekit.cache.entry import Grace
-from ratekit.cache.identity import API_KEY_PARAMS, Identity
+from ratekit.cache.identity import Identity
 from ratekit.cache.storage import MemoryStorage, Storage
 from ratekit.cache.trip import Keeping, Trip
 from ratekit.cache.ttl import TtlRules
@@ -19,10 +19,10 @@ from ratekit.call import Call, Outcome, Proceed, SendFailed
 from ratekit.checks import check_number, check_positive
 from ratekit.clock import SYSTEM, Clock
 from ratekit.errors import ConfigurationError, DeadlineExceeded, Rejected
+from ratekit.http.fields import FOREVER
 from ratekit.http.freshness import Rules
 from ratekit.http.origin import origin_of
 from ratekit.http.reply import Recording
-from ratekit.keys.credential import CREDENTIAL_HEADERS
 from ratekit.policy import Policy
 from ratekit.stores import MemcachedStore, Store, open_store
 
@@ -51,11 +51,12 @@ class Cache(Policy):
     `stale_if_error`, `stale_while_revalidate`: seconds beyond its freshness that an answer may
     still be used, while the server fails, and while one caller asks for a new one.
 
-    Whoever asks gets his own answers only: credentials (`Authorization`, `Cookie`, the fields in
-    `headers`, the parameters of the query in `params`) are part of what an answer is kept under,
-    as a hash. `shared=True` follows the rules of a shared cache instead (RFC 9111, 3.5).
-    `methods`: with "POST" among them, requests of that kind are cached too, by their bodies; but
-    not those whose body has the word "mutation" in it, which GraphQL says of a write.
+    Whoever asks gets his own answers only: credentials are part of what an answer is kept under, as
+    a hash. They are `Authorization`, `Cookie`, every field whose name speaks of a token, a key or a
+    session, the usual parameters of a query, and those that `headers` and `params` name besides.
+    `shared=True` follows the rules of a shared cache instead (RFC 9111, 3.5). `methods`: with
+    "POST" among them, requests of that kind are cached too, by their bodies; but not those whose
+    body has the word "mutation" in it, which GraphQL says of a write.
 
     `max_bytes`, `max_entries`: how much is kept in memory. `max_entry`: the longest body that is
     kept, in bytes. `store`: memcached, or its URL, for answers that a fleet shares under `name`
@@ -75,9 +76,9 @@ class Cache(Policy):
         stale_if_error: float = 0,
         stale_while_revalidate: float = 0,
         shared: bool = False,
-        methods: Iterable[str] = ("GET", "HEAD"),
-        headers: Iterable[str] = CREDENTIAL_HEADERS,
-        params: Iterable[str] = API_KEY_PARAMS,
+        methods: str | Iterable[str] = ("GET", "HEAD"),
+        headers: str | Iterable[str] = (),
+        params: str | Iterable[str] = (),
         secret: bytes | None = None,
         store: Store | str | None = None,
         name: str = "cache",
@@ -96,9 +97,9 @@ class Cache(Policy):
         if override and not seconds_for:
             raise ConfigurationError("override: give the ttl, or the rules, that are to hold")
         self._keeping = Keeping(
-            Rules(shared=shared, ttl=ttl, override=override),
+            Rules(shared=shared, ttl=None if ttl is None else min(ttl, FOREVER), override=override),
             seconds_for,
-            Grace(stale_if_error, stale_while_revalidate),
+            Grace(min(stale_if_error, FOREVER), min(stale_while_revalidate, FOREVER)),
             max_entry,
         )
         self._storage = _storage_of(store, name, clock, int(max_bytes), int(max_entries))
@@ -106,6 +107,7 @@ class Cache(Policy):
             # The same in every process; who reads the server's memory reads the answers, too.
             secret = f"ratekit cache of {name}".encode()
         self._identity = Identity(headers, params, secret, shared=shared)
+        methods = [methods] if isinstance(methods, str) else methods
         self._methods = frozenset(method.upper() for method in methods)
         self.clock = clock
         self._renew()
@@ -128,11 +130,13 @@ class Cache(Policy):
         options = call.options
         if method not in self._methods or call.respond is None:
             return self._pass_by(call, proceed)
-        if options.no_cache:
-            return say(proceed(call), "fwd=bypass")
-        with_body = method not in {"GET", "HEAD"}
-        asked = self._identity.describe(call, method or "", with_body=with_body)
+        asked = None
+        if not options.no_cache:
+            with_body = method not in {"GET", "HEAD"}
+            asked = self._identity.describe(call, method or "", with_body=with_body)
         if asked is None or asked.unanswerable:
+            if options.cached_only:
+                return nothing_kept(call, "ratekit; fwd=bypass; detail=only-if-cached")
             return say(proceed(call), "fwd=bypass")
         found = self._storage.find(asked)
         entry = found[1]
@@ -147,6 +151,8 @@ class Cache(Policy):
         """Let a call pass that is never answered from here, and drop what it may have changed."""
         if call.method is None or call.respond is None:
             return proceed(call)
+        if call.options.cached_only:
+            return nothing_kept(call, "ratekit; fwd=method; detail=only-if-cached")
         if call.method in _SAFE:
             return say(proceed(call), "fwd=method")
         try:
@@ -168,7 +174,11 @@ class Cache(Policy):
             if where:
                 from urllib.parse import urljoin  # slow to import, and seldom needed
 
-                url = urljoin(call.url, where)
+                try:
+                    url = urljoin(call.url, where)
+                except ValueError:
+                    # What a server sends here need not be a URL.
+                    continue
                 if url.startswith((f"{call.key}/", f"{call.key}?")):
                     self._storage.drop(self._identity.normal(url, call.key)[0])
 

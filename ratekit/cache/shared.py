@@ -19,6 +19,7 @@ from ratekit.cache.entry import Entry
 from ratekit.cache.identity import Asked
 from ratekit.cache.storage import Found, Page, Storage, together
 from ratekit.errors import ConfigurationError, StoreError
+from ratekit.http.fields import FOREVER
 from ratekit.http.reply import Reply
 from ratekit.stores.memcached.frame import Value, pack, unpack
 from ratekit.stores.memcached.keys import digest_of, key_of
@@ -190,6 +191,7 @@ class MemcachedStorage(Storage):
 
     def drop(self, url: str) -> None:
         """Drop the page of a URL; if it cannot be now, then before it is read again."""
+        self.drops += 1
         with self._lock:
             self._undone[url] = True
         try:
@@ -281,7 +283,11 @@ def _entry(value: Value) -> Entry | None:
             "while_revalidate": float() | int() as while_revalidate,
             "always": bool(always), "never_stale": bool(never_stale),
             "etag": str() | None as etag, "modified": str() | None as modified,
-        } if 200 <= status < 600 and age >= 0 and all(map(_is_pair, pairs)):  # fmt: skip
+        } if (
+            200 <= status < 600
+            and all(0 <= one <= FOREVER for one in (age, fresh_for, if_error, while_revalidate))
+            and all(map(_is_pair, [*pairs, ["etag", etag or ""], ["modified", modified or ""]]))
+        ):  # fmt: skip
             reply = Reply(
                 status,
                 [(name, text) for name, text in pairs],
@@ -307,5 +313,6 @@ def _entry(value: Value) -> Entry | None:
 def _is_pair(pair: object) -> bool:
     match pair:
         case [str(name), str(text)]:
-            return bool(name) and not any(end in name + text for end in "\r\n\0")
+            both = name + text
+            return bool(name) and not any(end in both for end in "\r\n\0") and max(both) <= "\xff"
     return False

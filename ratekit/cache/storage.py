@@ -41,6 +41,9 @@ Found = tuple[Page | None, Entry | None]
 class Storage(ABC):
     """Keeps answers. What goes wrong in it is a miss, and never an error."""
 
+    drops = 0
+    """How often this process has dropped what is kept for a URL."""
+
     @abstractmethod
     def now(self) -> float:
         """Return seconds by the clock that `Entry.stored_at` is measured by."""
@@ -174,6 +177,7 @@ class MemoryStorage(Storage):
 
     def drop(self, url: str) -> None:
         """Drop the page of a URL."""
+        self.drops += 1
         with self._lock:
             self._pages.pop(url, None)
 

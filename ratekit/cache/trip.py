@@ -8,7 +8,7 @@ from ratekit.cache.identity import Asked
 from ratekit.cache.storage import Found, Page, Storage
 from ratekit.cache.ttl import TtlRules
 from ratekit.call import Call, Outcome, Verdict
-from ratekit.http.fields import Directives, directives, is_listed, listed, opaque
+from ratekit.http.fields import FOREVER, Directives, directives, is_listed, listed, opaque
 from ratekit.http.freshness import Rules, why_not_stored
 from ratekit.http.reply import Recording
 
@@ -35,8 +35,11 @@ class Keeping:
         """Return by which rules the answer to a call is kept."""
         ttl = call.options.ttl
         if ttl is not None:
-            return replace(self.rules, ttl=ttl, override=True)
+            return replace(self.rules, ttl=min(ttl, FOREVER), override=True)
         ttl = self.ttl.of(call.key, call.url) if self.ttl else None
+        if ttl == 0:
+            # Of these nothing is kept, whatever the server says.
+            return replace(self.rules, ttl=0, override=True)
         return self.rules if ttl == self.rules.ttl else replace(self.rules, ttl=ttl)
 
 
@@ -54,6 +57,7 @@ class Trip:
         self._rules = keeping.rules
         self._refusal: str | None = None
         self._lead = ""
+        self._drops = storage.drops
         self._asked_at = self._received_at = storage.now()
         self.why = "uri-miss" if self.page is None else self._reason()
 
@@ -158,6 +162,9 @@ class Trip:
             rules=self._rules,
             authorized=self.asked.authorized,
         )
+        if "set-cookie" in headers and not self.asked.authorized and not self._rules.override:
+            # A session of its own for whoever asked, and nobody can tell who that was.
+            self._refusal = self._refusal or "set-cookie"
         return 0 if self._refusal else self._keeping.most
 
     # When it is back.
@@ -190,6 +197,10 @@ class Trip:
             self.give_up(for_all=True)
             return f"; detail={self._refusal or 'length'}"
         if self.page is None:
+            if self._storage.drops != self._drops:
+                # A write overtook it, maybe of this very URL: nobody can say what it saw.
+                self.give_up()
+                return "; detail=overtaken"
             self.page = self._storage.open(self.asked)
         if self.page is None:
             return "; detail=store"
@@ -245,8 +256,22 @@ class Trip:
                 grace=self._keeping.grace,
                 **self._times(),
             )
-            vary = listed(fields_of(entry.reply.headers).get("vary"))
-            if self.page and self._storage.keep(self.asked, self.page, vary, entry):
+            fields = fields_of(entry.reply.headers)
+            # What is said now may be that it must not be kept any longer.
+            refusal = why_not_stored(
+                entry.reply.status,
+                fields,
+                directives(fields.get("cache-control", "")),
+                asked=self.asked.said,
+                rules=self._keeping.rules_for(self.call),
+                authorized=self.asked.authorized,
+            )
+            if refusal is not None:
+                self._storage.drop(self.asked.url)
+                said += f"; detail={refusal}"
+            elif self.page and self._storage.keep(
+                self.asked, self.page, listed(fields.get("vary")), entry
+            ):
                 said += "; stored"
         self.give_up()
         if self.asked.conditions is not None:

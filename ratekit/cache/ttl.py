@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from ratekit.checks import check_number
 from ratekit.errors import ConfigurationError
+from ratekit.http.fields import FOREVER
 
 __all__ = ["TtlRules"]
 
@@ -19,7 +20,7 @@ class TtlRules:
     def __init__(self, ttl: float | None, rules: Mapping[str, float]) -> None:
         if ttl is not None:
             check_number("ttl", ttl, unit="seconds")
-        self._ttl = ttl
+        self._ttl = None if ttl is None else min(ttl, FOREVER)
         self._rules: list[tuple[re.Pattern[str], bool, float]] = []
         for pattern, seconds in rules.items():
             if not isinstance(pattern, str) or "://" not in pattern:
@@ -29,7 +30,7 @@ class TtlRules:
                 )
             check_number(f"rules[{pattern!r}]", seconds, unit="seconds")
             text = ".*".join(map(re.escape, pattern.split("*")))
-            self._rules.append((re.compile(text, re.DOTALL), "?" in pattern, seconds))
+            self._rules.append((re.compile(text, re.DOTALL), "?" in pattern, min(seconds, FOREVER)))
 
     def __bool__(self) -> bool:
         return self._ttl is not None or bool(self._rules)
