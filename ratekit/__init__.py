@@ -2,10 +2,13 @@
 
 from ratekit._options import Options, options
 from ratekit.backoff import Backoff
+from ratekit.breaker import CircuitBreaker
 from ratekit.budget import RetryBudget
 from ratekit.cache import Cache
 from ratekit.dedup import Dedup
 from ratekit.errors import (
+    CircuitOpen,
+    ConcurrencyFull,
     ConfigurationError,
     DeadlineExceeded,
     RateKitError,
@@ -25,6 +28,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Backoff",
     "Cache",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "ConcurrencyFull",
     "ConfigurationError",
     "DeadlineExceeded",
     "Decision",

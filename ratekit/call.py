@@ -203,7 +203,7 @@ class Call:
     """
 
     __slots__ = (
-        "_url", "added", "attempts", "body", "clock", "collapsed", "deadline_ns",
+        "_url", "added", "attempts", "body", "circuits", "clock", "collapsed", "deadline_ns",
         "from_cache", "headers", "key", "limited_key", "limiter", "method", "options", "previous",
         "replayable", "respond", "tls", "trip", "waited_ns", "wanted",
     )  # fmt: skip
@@ -236,6 +236,8 @@ class Call:
         self.limited_key = ""
         # That limiter, while the call is inside it: of several, it alone learns from a refusal.
         self.limiter: object = None
+        # To be asked by whoever let the call wait: they raise `CircuitOpen` if a circuit opened.
+        self.circuits: tuple[Callable[[], None], ...] = ()
         self.respond = respond
         self.body = body
         self.added: dict[str, str] | None = None

@@ -3,6 +3,8 @@
 * RateKitError
   x Rejected              ratekit refused to make the attempt; the server was not asked
     + RateLimited         the wait for a permit would be longer than the caller accepts
+    + CircuitOpen         the server has failed too often, and is left alone for a while
+    + ConcurrencyFull     as many attempts as may be are in flight already
     + StoreError          the shared state could not be asked, and nothing goes without it
   x DeadlineExceeded      the call cannot be over in time; the server was not asked
   x ConfigurationError    something was set to what cannot be right
@@ -15,6 +17,8 @@ another library's, and pickles.
 """
 
 __all__ = [
+    "CircuitOpen",
+    "ConcurrencyFull",
     "ConfigurationError",
     "DeadlineExceeded",
     "RateKitError",
@@ -45,6 +49,14 @@ class Rejected(RateKitError):
 
 class RateLimited(Rejected):
     """The wait for a permit would be longer than `max_wait` (or than a server's hold may be)."""
+
+
+class CircuitOpen(Rejected):
+    """The circuit of this key is open. `retry_after`: seconds until a probe may go."""
+
+
+class ConcurrencyFull(Rejected):
+    """As many attempts as may be are in flight, and the wait for one to end would be too long."""
 
 
 class StoreError(Rejected):

@@ -5,7 +5,14 @@ import httpx
 from ratekit import errors
 from ratekit._httpx_family import KeptStream, Library, RecordedStream, SharedTransport
 
-__all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited", "Rejected"]
+__all__ = [
+    "CircuitOpen",
+    "ConcurrencyFull",
+    "DeadlineExceeded",
+    "RateKitTransport",
+    "RateLimited",
+    "Rejected",
+]
 
 
 class RateLimited(errors.RateLimited, httpx.TransportError):
@@ -14,6 +21,14 @@ class RateLimited(errors.RateLimited, httpx.TransportError):
 
 class DeadlineExceeded(errors.DeadlineExceeded, httpx.TransportError):
     """`ratekit.DeadlineExceeded`, as httpx's own exception."""
+
+
+class CircuitOpen(errors.CircuitOpen, httpx.TransportError):
+    """`ratekit.CircuitOpen`, as httpx's own exception."""
+
+
+class ConcurrencyFull(errors.ConcurrencyFull, httpx.TransportError):
+    """`ratekit.ConcurrencyFull`, as httpx's own exception."""
 
 
 class Rejected(errors.Rejected, httpx.TransportError):
@@ -47,6 +62,8 @@ class RateKitTransport(SharedTransport, httpx.BaseTransport):
         {
             errors.Rejected: Rejected,
             errors.RateLimited: RateLimited,
+            errors.CircuitOpen: CircuitOpen,
+            errors.ConcurrencyFull: ConcurrencyFull,
             errors.DeadlineExceeded: DeadlineExceeded,
         },
     )

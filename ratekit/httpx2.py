@@ -5,7 +5,14 @@ import httpx2
 from ratekit import errors
 from ratekit._httpx_family import KeptStream, Library, RecordedStream, SharedTransport
 
-__all__ = ["DeadlineExceeded", "RateKitTransport", "RateLimited", "Rejected"]
+__all__ = [
+    "CircuitOpen",
+    "ConcurrencyFull",
+    "DeadlineExceeded",
+    "RateKitTransport",
+    "RateLimited",
+    "Rejected",
+]
 
 
 class RateLimited(errors.RateLimited, httpx2.TransportError):
@@ -14,6 +21,14 @@ class RateLimited(errors.RateLimited, httpx2.TransportError):
 
 class DeadlineExceeded(errors.DeadlineExceeded, httpx2.TransportError):
     """`ratekit.DeadlineExceeded`, as httpx2's own exception."""
+
+
+class CircuitOpen(errors.CircuitOpen, httpx2.TransportError):
+    """`ratekit.CircuitOpen`, as httpx2's own exception."""
+
+
+class ConcurrencyFull(errors.ConcurrencyFull, httpx2.TransportError):
+    """`ratekit.ConcurrencyFull`, as httpx2's own exception."""
 
 
 class Rejected(errors.Rejected, httpx2.TransportError):
@@ -47,6 +62,8 @@ class RateKitTransport(SharedTransport, httpx2.BaseTransport):
         {
             errors.Rejected: Rejected,
             errors.RateLimited: RateLimited,
+            errors.CircuitOpen: CircuitOpen,
+            errors.ConcurrencyFull: ConcurrencyFull,
             errors.DeadlineExceeded: DeadlineExceeded,
         },
     )

@@ -55,7 +55,7 @@ class Policy(ABC):
         def surrounded(*args: P.args, **kwargs: P.kwargs) -> T:
             def attempt(call: Call) -> Outcome:
                 call.begin_attempt()
-                return _outcome_of(function(*args, **kwargs))
+                return outcome_of(function(*args, **kwargs))
 
             call = Call(None, "", {}, key="", options=self.options_here(), clock=self.clock)
             try:
@@ -71,7 +71,7 @@ class Policy(ABC):
         return given.over(in_force())
 
 
-def _outcome_of(value: object) -> Outcome:
+def outcome_of(value: object) -> Outcome:
     status = getattr(value, "status_code", None)
     headers = getattr(value, "headers", None)
     if isinstance(status, int) and isinstance(headers, Mapping):

@@ -28,7 +28,14 @@ from ratekit.http.origin import origin_of
 from ratekit.http.reply import Recording, Reply
 from ratekit.policy import Policy
 
-__all__ = ["DeadlineExceeded", "RateKitAdapter", "RateLimited", "Rejected"]
+__all__ = [
+    "CircuitOpen",
+    "ConcurrencyFull",
+    "DeadlineExceeded",
+    "RateKitAdapter",
+    "RateLimited",
+    "Rejected",
+]
 
 _POOL_SIZE = 64
 # Seconds to connect and to read where the user gave none: no request hangs for ever.
@@ -61,6 +68,14 @@ class DeadlineExceeded(errors.DeadlineExceeded, requests.RequestException):
     """`ratekit.DeadlineExceeded`, as requests' own exception."""
 
 
+class CircuitOpen(errors.CircuitOpen, requests.RequestException):
+    """`ratekit.CircuitOpen`, as requests' own exception."""
+
+
+class ConcurrencyFull(errors.ConcurrencyFull, requests.RequestException):
+    """`ratekit.ConcurrencyFull`, as requests' own exception."""
+
+
 class Rejected(errors.Rejected, requests.RequestException):
     """`ratekit.Rejected`, as requests' own exception: a refusal of a policy of yours."""
 
@@ -68,6 +83,8 @@ class Rejected(errors.Rejected, requests.RequestException):
 _REFUSED: _edge.Refusals = {
     errors.Rejected: Rejected,
     errors.RateLimited: RateLimited,
+    errors.CircuitOpen: CircuitOpen,
+    errors.ConcurrencyFull: ConcurrencyFull,
     errors.DeadlineExceeded: DeadlineExceeded,
 }
 
@@ -223,7 +240,7 @@ class RateKitAdapter(HTTPAdapter):
             response: requests.Response = _edge.travel(
                 self.pipeline, call, attempt, _REFUSED, headers.setdefault
             )
-        except (Rejected, RateLimited, DeadlineExceeded) as refusal:
+        except (Rejected, RateLimited, CircuitOpen, ConcurrencyFull, DeadlineExceeded) as refusal:
             refusal.request = request
             raise
         response.ratekit = call.details()  # type: ignore[attr-defined]

@@ -261,6 +261,9 @@ class RateLimiter(Policy):
             call.limiter = self
         arrived = True
         try:
+            if not allowed:
+                for look_again in call.circuits:
+                    look_again()
             if outermost:
                 outcome, hold_ns = self._attempt(call, proceed, its)
             else:
