@@ -26,6 +26,7 @@ if __name__ == "__main__":
     from tests.benchmarks import (
         adapt,
         blocking,
+        breaker,
         cache,
         check,
         fleet,
@@ -54,6 +55,7 @@ if __name__ == "__main__":
         "opening": opening.run,
         "rules": rules.run,
         "adapt": adapt.run,
+        "breaker": breaker.run,
         "urgent": urgent.run,
         "state": state.run,
         "promises": promises.run,
