@@ -5,6 +5,7 @@ from ratekit.backoff import Backoff
 from ratekit.breaker import CircuitBreaker
 from ratekit.budget import RetryBudget
 from ratekit.cache import Cache
+from ratekit.concurrency import Concurrency
 from ratekit.dedup import Dedup
 from ratekit.errors import (
     CircuitOpen,
@@ -30,6 +31,7 @@ __all__ = [
     "Cache",
     "CircuitBreaker",
     "CircuitOpen",
+    "Concurrency",
     "ConcurrencyFull",
     "ConfigurationError",
     "DeadlineExceeded",

@@ -96,6 +96,10 @@ class RecordedStream:
         self._inner.close()
         self._recording.give_up()
 
+    def __del__(self) -> None:
+        # Nobody will read it any more.
+        self._recording.give_up()
+
 
 def record(response: Any, recording: Recording, library: Any, stream: type[RecordedStream]) -> bool:
     """Write the body down as it is read; return False where that cannot be done."""

@@ -80,7 +80,7 @@ class Outcome:
 
     __slots__ = (
         "_quotas", "_retry_after", "_verdict", "from_cache", "headers", "held_ns", "recording",
-        "status", "value",
+        "status", "value", "watch",
     )  # fmt: skip
 
     def __init__(self, value: Any, status: int | None, headers: Mapping[str, str]) -> None:
@@ -92,6 +92,8 @@ class Outcome:
         self.from_cache = False
         # Its body, where somebody on the road wants that as well as the user.
         self.recording: Recording | None = None
+        # The same, also where only its end is of interest.
+        self.watch: Recording | None = None
         self._verdict: Verdict | None = None
         self._quotas: tuple[Quota, ...] | None = None
         self._retry_after: tuple[float | None] | None = None
@@ -144,12 +146,15 @@ class Outcome:
         most = 0
         for want in call.wanted:
             most = max(most, want(self))
-        if most > 0:
+        if most > 0 or call.watched:
             length = self.length()
-            if length is None or length <= most:
-                recording = Recording(most, length)
+            is_kept = most > 0 and (length is None or length <= most)
+            if call.watched or is_kept:
+                # What is only watched is not written down.
+                recording = Recording(most if is_kept else 0, length)
                 if recording.is_over or self.record(recording):
-                    self.recording = recording
+                    self.watch = recording
+                    self.recording = recording if is_kept else None
 
     def length(self) -> int | None:
         """Return how long the body says that it is, in bytes on the wire."""
@@ -205,7 +210,7 @@ class Call:
     __slots__ = (
         "_url", "added", "attempts", "body", "circuits", "clock", "collapsed", "deadline_ns",
         "from_cache", "headers", "key", "limited_key", "limiter", "method", "options", "previous",
-        "replayable", "respond", "tls", "trip", "waited_ns", "wanted",
+        "replayable", "respond", "tls", "trip", "waited_ns", "wanted", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -236,6 +241,8 @@ class Call:
         self.limited_key = ""
         # That limiter, while the call is inside it: of several, it alone learns from a refusal.
         self.limiter: object = None
+        # Whether somebody must know when the body of an answer is over.
+        self.watched = False
         # To be asked by whoever let the call wait: they raise `CircuitOpen` if a circuit opened.
         self.circuits: tuple[Callable[[], None], ...] = ()
         self.respond = respond

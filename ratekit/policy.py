@@ -33,6 +33,8 @@ class Policy(ABC):
     """Whether this policy may make more than one attempt."""
     per_attempt = False
     """Whether this policy must see every attempt, so that nothing further in may repeat one."""
+    innermost = False
+    """Whether nothing may stand further in than this policy."""
     spares_attempts = False
     """Whether this policy may answer by itself, so that nothing further out should count that."""
 
@@ -114,6 +116,7 @@ class Pipeline(Policy):
     def _check(self) -> None:
         seen: set[int] = set()
         above: Policy | None = None
+        innermost: Policy | None = None
         for policy in self.policies:
             if id(policy) in seen:
                 raise ConfigurationError(
@@ -121,6 +124,11 @@ class Pipeline(Policy):
                     "each call would pass it twice; name it once"
                 )
             seen.add(id(policy))
+            if innermost is not None:
+                raise ConfigurationError(
+                    f"{policy!r} stands inside {innermost!r}, which would keep its slot while that "
+                    "waits; put it further out: Pipeline(RateLimiter(...), Concurrency(...))"
+                )
             if policy.retries and above is not None:
                 raise ConfigurationError(
                     f"{policy!r} stands inside {above!r}, which would not see its repeats; put "
@@ -133,6 +141,8 @@ class Pipeline(Policy):
                 )
             if policy.per_attempt:
                 above = policy
+            if policy.innermost:
+                innermost = policy
 
     def run(self, call: Call, proceed: Proceed) -> Outcome:
         """Run `proceed` inside all policies."""

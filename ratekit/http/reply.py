@@ -46,12 +46,14 @@ class Recording:
     `expected` leaves nothing behind.
     """
 
-    __slots__ = ("_chunks", "_most", "_then", "body", "expected", "is_over", "size")
+    __slots__ = ("_chunks", "_most", "_over", "_then", "body", "expected", "is_over", "size")
 
     def __init__(self, most: int, expected: int | None) -> None:
         self._most = most
         self._chunks: list[bytes] = []
         self._then: list[Callable[[bytes | None], object]] = []
+        # To be called when it is over on the wire; None once it is.
+        self._over: list[Callable[[], object]] | None = []
         self.expected = expected
         self.size = 0
         self.body: bytes | None = None
@@ -61,30 +63,42 @@ class Recording:
 
     def feed(self, chunk: bytes) -> None:
         """Write down what was read."""
-        if self.is_over:
-            return
         self.size += len(chunk)
-        if self.size > self._most:
-            self.give_up()
-            return
-        self._chunks.append(bytes(chunk))
+        if not self.is_over:
+            if self.size > self._most:
+                # Too long to be written down; its user goes on to read it.
+                self._end()
+            else:
+                self._chunks.append(bytes(chunk))
         if self.size == self.expected:
             self.finish()
 
     def finish(self) -> None:
         """Say that there is no more."""
-        if self.is_over:
-            return
-        if self.expected is not None and self.size != self.expected:
-            self.give_up()
-            return
-        self.body = b"".join(self._chunks)
-        self._end()
+        if not self.is_over:
+            if self.expected is None or self.size == self.expected:
+                self.body = b"".join(self._chunks)
+            self._end()
+        self._close()
 
     def give_up(self) -> None:
         """Say that the rest will never be read."""
         if not self.is_over:
             self._end()
+        self._close()
+
+    def _close(self) -> None:
+        over, self._over = self._over, None
+        for what in over or ():
+            what()
+
+    def when_over(self, what: Callable[[], object]) -> None:
+        """Call `what` once nothing is read from the wire any more: now or later."""
+        over = self._over
+        if over is None:
+            what()
+        else:
+            over.append(what)
 
     def _end(self) -> None:
         self.is_over = True
