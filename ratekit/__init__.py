@@ -17,6 +17,7 @@ from ratekit.errors import (
     Rejected,
     StoreError,
 )
+from ratekit.fallback import Fallback
 from ratekit.limits.decision import Decision
 from ratekit.limits.limit import Limit
 from ratekit.limits.limiter import RateLimiter
@@ -37,6 +38,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decision",
     "Dedup",
+    "Fallback",
     "Limit",
     "MemcachedStore",
     "MemoryStore",

@@ -30,21 +30,31 @@ class Details:
     """What happened to one call; on the native answer or error as `ratekit`.
 
     `attempts`: tries on the wire. `waited`: seconds spent in ratekit, for permits and between
-    attempts. `from_cache`: whether the answer came from a cache. `key`: whose limit it counted on.
+    attempts. `from_cache`: whether the answer came from a cache; `fallback`: whether it is one that
+    stands in for a refusal or a failure. `key`: whose limit it counted on.
     """
 
-    __slots__ = ("attempts", "from_cache", "key", "waited")
+    __slots__ = ("attempts", "fallback", "from_cache", "key", "waited")
 
-    def __init__(self, attempts: int, waited: float, key: str, *, from_cache: bool = False) -> None:
+    def __init__(
+        self,
+        attempts: int,
+        waited: float,
+        key: str,
+        *,
+        from_cache: bool = False,
+        fallback: bool = False,
+    ) -> None:
         self.attempts = attempts
         self.waited = waited
         self.from_cache = from_cache
+        self.fallback = fallback
         self.key = key
 
     def __repr__(self) -> str:
         return (
             f"Details(attempts={self.attempts}, waited={self.waited:.3f}, "
-            f"from_cache={self.from_cache}, key={self.key!r})"
+            f"from_cache={self.from_cache}, fallback={self.fallback}, key={self.key!r})"
         )
 
 
@@ -194,6 +204,9 @@ class Trip(Protocol):
     def take_lead(self) -> bool:
         """Return whether this call is the one of a fleet's that asks the server."""
 
+    def stale_within(self, seconds: float) -> Outcome | None:
+        """Answer with what is kept, if it is not stale for longer than this."""
+
 
 class Call:
     """One logical request of the user, as the policies see it.
@@ -209,8 +222,8 @@ class Call:
 
     __slots__ = (
         "_url", "added", "attempts", "body", "circuits", "clock", "collapsed", "deadline_ns",
-        "from_cache", "headers", "key", "limited_key", "limiter", "method", "options", "previous",
-        "replayable", "respond", "tls", "trip", "waited_ns", "wanted", "watched",
+        "fallback", "from_cache", "headers", "key", "limited_key", "limiter", "method", "options",
+        "previous", "replayable", "respond", "tls", "trip", "waited_ns", "wanted", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -251,6 +264,8 @@ class Call:
         self.wanted: tuple[Callable[[Outcome], int], ...] = ()
         self.trip: Trip | None = None
         self.from_cache = False
+        # Whether it was answered with something of the user's own.
+        self.fallback = False
         # Whether somebody else's answer was this one's too.
         self.collapsed = False
         # With which certificate and checks it is asked, where those are not the usual ones.
@@ -284,6 +299,7 @@ class Call:
             self.waited_ns / 1e9,
             self.limited_key or self.budget_key,
             from_cache=self.from_cache,
+            fallback=self.fallback,
         )
 
     @property

@@ -33,6 +33,11 @@ class Policy(ABC):
     """Whether this policy may make more than one attempt."""
     per_attempt = False
     """Whether this policy must see every attempt, so that nothing further in may repeat one."""
+    stands_in = False
+    """Whether this policy answers in the place of a failure, so that nobody further out retries."""
+    keeps_answers = False
+    """Whether this policy keeps answers, and `wants_kept` whether it asks for them."""
+    wants_kept = False
     innermost = False
     """Whether nothing may stand further in than this policy."""
     spares_attempts = False
@@ -117,13 +122,23 @@ class Pipeline(Policy):
         seen: set[int] = set()
         above: Policy | None = None
         innermost: Policy | None = None
-        for policy in self.policies:
+        for place, policy in enumerate(self.policies):
             if id(policy) in seen:
                 raise ConfigurationError(
                     f"{policy!r} stands twice in the pipeline (or one pipeline inside itself): "
                     "each call would pass it twice; name it once"
                 )
             seen.add(id(policy))
+            if policy.wants_kept and not any(one.keeps_answers for one in self.policies[:place]):
+                raise ConfigurationError(
+                    f"{policy!r} has no Cache further out whose answers it could use: "
+                    "Pipeline(Cache(), Fallback(stale=...), ...)"
+                )
+            if policy.stands_in and any(one.retries for one in self.policies[:place]):
+                raise ConfigurationError(
+                    f"{policy!r} stands inside a policy that retries, which would take its answer "
+                    "for the server's; put it further out: Pipeline(Fallback(...), Retry())"
+                )
             if innermost is not None:
                 raise ConfigurationError(
                     f"{policy!r} stands inside {innermost!r}, which would keep its slot while that "

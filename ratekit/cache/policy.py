@@ -66,6 +66,7 @@ class Cache(Policy):
     """
 
     spares_attempts = True
+    keeps_answers = True
 
     def __init__(
         self,

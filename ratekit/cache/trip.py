@@ -111,6 +111,13 @@ class Trip:
             longest = max(longest, asked)
         return longest > 0 and entry.is_graced(self.age(), self.asked.said, longest)
 
+    def stale_within(self, seconds: float) -> Outcome | None:
+        """Return what is kept, if it is not stale for longer than this and may be used so."""
+        entry = self.entry
+        if entry is None or not entry.is_graced(self.age(), self.asked.said, seconds):
+            return None
+        return self.stale("fallback")
+
     # While it is on its way.
 
     def look_again(self) -> Outcome | None:
