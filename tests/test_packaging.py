@@ -20,8 +20,8 @@ PACKAGE = Path(ratekit.__file__).parent
 LAYERS = (
     {"checks", "clock", "errors", "events", "forks"},
     {"http", "metrics", "quota", "stores"},
-    {"_options", "backoff", "breaker", "budget", "cache", "call", "concurrency", "dedup"}
-    | {"fallback", "keys", "limits", "policy", "retry"},
+    {"_options", "backoff", "breaker", "budget", "cache", "call", "circuit", "concurrency"}
+    | {"dedup", "fallback", "keys", "limits", "policy", "retry"},
     {
         "__init__",
         "_edge",

@@ -6,7 +6,7 @@ Seconds throughout. An entry's instants are by the clock of the storage that kee
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 
-from ratekit.http.fields import Directives, directives
+from ratekit.http.fields import FOREVER, Directives, directives
 from ratekit.http.freshness import (
     Rules,
     date_of,
@@ -128,7 +128,7 @@ def entry_of(
     return Entry(
         reply=Reply(reply.status, kept, reply.body, reason=reply.reason, version=reply.version),
         stored_at=now,
-        age=age,
+        age=min(age, FOREVER),
         fresh_for=fresh_for(reply.status, headers, said, rules=rules, wall=wall, age=age),
         always=said.no_cache and not own,
         never_stale=not own

@@ -19,8 +19,9 @@ from ratekit.keys.credential import CREDENTIAL_HEADERS
 __all__ = ["API_KEY_PARAMS", "Asked", "Identity"]
 
 API_KEY_PARAMS = (
-    "access_token", "api-key", "api_key", "apikey", "auth_token", "key", "sig", "signature",
-    "token",
+    "access_token", "api-key", "api_key", "apikey", "auth_token", "client_secret", "id_token",
+    "key", "password", "refresh_token", "session_id", "sig", "signature", "subscription-key", "token",
+    "x-amz-security-token", "x-amz-signature",
 )  # fmt: skip
 """The parameters of a query that are taken for credentials."""
 
@@ -41,6 +42,8 @@ _TELLING = re.compile(
     r"token|auth|secret|session|api-?key|password|credential|user-?id|tenant|-account"
 )
 _MOST_NAMES = 1000
+# What tells requests apart, and not callers.
+_NO_SECRETS = frozenset({"body", "host"})
 _LONGEST_URL = 1000
 # The authority, the path, and the query with its mark.
 _PARTS = re.compile(r"[^:/?#]*://([^/?#]*)([^?#]*)((?:\?[^#]*)?)")
@@ -126,7 +129,7 @@ class Identity:
                 "same in all processes, such as those of secrets.token_bytes(32)"
             )
         self._shared = shared
-        self._params = _listed(params).union(API_KEY_PARAMS)
+        self._params = frozenset(name.lower() for name in _listed(params).union(API_KEY_PARAMS))
         names = "|".join(map(re.escape, self._params))
         self._has_param = re.compile(f"[?&](?:{names})(?:[=&]|$)", re.IGNORECASE).search
         own = _listed(headers).union(CREDENTIAL_HEADERS, ("authorization", "cookie"))
@@ -145,10 +148,10 @@ class Identity:
             body = call.body() if call.body is not None else None
             if body is None or (with_body and _WRITE in body):
                 return None
-            url = f"{method} {url} {blake2b(body, digest_size=16).hexdigest()}"
+            keys.append(("body", f"{method} {blake2b(body, digest_size=16).hexdigest()}"))
         if host and not call.key.endswith(f"/{host.lower()}"):
             # Asked of another host than the URL names.
-            url = f"{url} {host}"
+            keys.append(("host", host))
         if call.tls is not None:
             keys.append(("tls", call.tls))
         if not found and not keys:
@@ -159,7 +162,7 @@ class Identity:
         # URL says stays apart.
         apart = keys if self._shared else secrets
         asked = Asked(url, self._who(apart) if apart else "", call.headers)
-        asked.authorized = bool(secrets)
+        asked.authorized = any(name not in _NO_SECRETS for name, _ in secrets)
         if len(found) != len(secrets) or keys:
             _read(asked, found)
         return asked

@@ -113,6 +113,8 @@ class MemcachedStorage(Storage):
                 return Page(mark, tuple(names)) if of == _text(epoch.value) else None
         return None
 
+    opens_early = True
+
     def open(self, asked: Asked) -> Page | None:
         """Return the page of a URL, a new one if need be, for an answer that is to come."""
         server, key = self._place(asked.url), self._key("page", asked.url)

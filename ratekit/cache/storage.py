@@ -24,6 +24,8 @@ __all__ = ["Found", "MemoryStorage", "Page", "Storage"]
 _OVERHEAD = 1500
 # So many pages may be there whose answers have not come yet.
 _SPARE = 256
+# Of a URL with more answers than this, those that are gone are forgotten.
+_MANY = 1000
 # By how many fields the answers to one URL may vary.
 MOST_FIELDS = 32
 
@@ -41,6 +43,8 @@ Found = tuple[Page | None, Entry | None]
 class Storage(ABC):
     """Keeps answers. What goes wrong in it is a miss, and never an error."""
 
+    opens_early = False
+    """Whether a page is opened before the server is asked: others drop what is kept here, too."""
     drops = 0
     """How often this process has dropped what is kept for a URL."""
 
@@ -109,6 +113,8 @@ class MemoryStorage(Storage):
             self._max_bytes, _gone_at, timer=self.now, getsizeof=_size
         )
         self._pages: dict[str, Page] = {}
+        # The answers that stand on a page, by its mark; some of them may be gone.
+        self._under: dict[str, set[str]] = {}
 
     def after_fork(self) -> None:
         """In a child: whoever held the lock does not exist here, and may have half done."""
@@ -152,6 +158,8 @@ class MemoryStorage(Storage):
             last = dict(list(self._pages.items())[-_SPARE:])
             left = {url: page for url, page in self._pages.items() if page.mark in used}
             self._pages = left | last
+            marks = {page.mark for page in self._pages.values()}
+            self._under = {mark: keys for mark, keys in self._under.items() if mark in marks}
 
     def keep(self, asked: Asked, page: Page, vary: frozenset[str], entry: Entry) -> bool:
         """Keep an answer, and drop others until there is room for it."""
@@ -173,13 +181,19 @@ class MemoryStorage(Storage):
             except ValueError:
                 # Larger than all the room there is. What it was to replace is older.
                 answers.pop(key, None)
+            under = self._under.setdefault(grown.mark, set())
+            under.add(key)
+            if len(under) > _MANY:
+                under.intersection_update(list(answers))
             return key in answers
 
     def drop(self, url: str) -> None:
         """Drop the page of a URL."""
         self.drops += 1
         with self._lock:
-            self._pages.pop(url, None)
+            page = self._pages.pop(url, None)
+            for key in self._under.pop(page.mark, ()) if page is not None else ():
+                self._answers.pop(key, None)
 
     def clear(self) -> None:
         """Drop everything."""

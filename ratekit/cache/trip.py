@@ -60,6 +60,8 @@ class Trip:
         self._drops = storage.drops
         self._asked_at = self._received_at = storage.now()
         self.why = "uri-miss" if self.page is None else self._reason()
+        if self.page is None and storage.opens_early:
+            self.page = storage.open(asked)
 
     def _reason(self) -> str:
         """Return why it goes to the server (RFC 9211, 2.2)."""

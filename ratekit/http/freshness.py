@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ratekit.http.dates import parse_http_date
-from ratekit.http.fields import Directives, age_of, listed
+from ratekit.http.fields import FOREVER, Directives, age_of, listed
 
 __all__ = ["Rules", "date_of", "fresh_for", "initial_age", "stored_headers", "why_not_stored"]
 
@@ -122,7 +122,7 @@ def fresh_for(
     """
     ttl = None if rules.ttl is None or status not in _LASTING else rules.ttl + age
     if rules.override and ttl is not None:
-        return ttl
+        return min(ttl, FOREVER)
     if rules.shared and said.s_maxage is not None:
         return said.s_maxage
     if said.max_age is not None:
@@ -132,8 +132,10 @@ def fresh_for(
     if "expires" in headers:
         until = date_of(headers, "expires", wall)
         # What is no date has passed.
-        return 0.0 if until is None else max(0.0, until - dated)
-    return ttl if ttl is not None else _guess(status, headers, said, dated=dated, wall=wall)
+        return 0.0 if until is None else min(max(0.0, until - dated), FOREVER)
+    if ttl is not None:
+        return min(ttl, FOREVER)
+    return _guess(status, headers, said, dated=dated, wall=wall)
 
 
 def _guess(

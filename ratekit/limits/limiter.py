@@ -265,7 +265,7 @@ class RateLimiter(Policy):
                 for look_again in call.circuits:
                     look_again()
             if outermost:
-                outcome, hold_ns = self._attempt(call, proceed, its)
+                outcome, hold_ns = self._attempt(key, call, proceed, its)
             else:
                 # Of limiters inside each other the outermost learns: it is the narrowest.
                 outcome, hold_ns = proceed(call), None
@@ -285,10 +285,22 @@ class RateLimiter(Policy):
             self._hold(key, its, outcome, hold_ns)
         return outcome
 
-    def _attempt(self, call: Call, proceed: Proceed, its: Tier) -> tuple[Outcome, int | None]:
+    def _attempt(
+        self, key: str, call: Call, proceed: Proceed, its: Tier
+    ) -> tuple[Outcome, int | None]:
         """Make an attempt; also return for how many nanoseconds there should be no other."""
         if self._learning is not None:
-            return self._learning.run(call, proceed, its, self._wait_in(call))
+
+            def wait(line: Any, learned_key: str, rule: Rule, price: Price) -> Granted:
+                granted = self._wait(call, line, learned_key, rule, price)
+                if its.pace < math.inf:
+                    # The permit is used only now: those behind it keep their distance from here.
+                    now = granted.used_ns
+                    late = its.rule.spend(its.rule.fresh, now, now, its.one)
+                    self._waiting.raise_to(key, its.rule, late)
+                return granted
+
+            return self._learning.run(call, proceed, its, wait)
         outcome = proceed(call)
         if outcome.is_error and outcome.verdict(call.options) is Verdict.THROTTLED:
             return outcome, to_ns(outcome.retry_after() or 0.0)
@@ -316,11 +328,7 @@ class RateLimiter(Policy):
         return self._tiers.get(name)
 
     def _wait_turn(self, call: Call, its: Tier, key: str, price: Any) -> Granted:
-        return self._wait_in(call)(self._waiting, key, its.rule, price)
-
-    def _wait_in(self, call: Call) -> Callable[[Any, str, Rule, Price], Granted]:
-        """Return how a call waits in a line."""
-        return lambda line, key, rule, price: self._wait(call, line, key, rule, price)
+        return self._wait(call, self._waiting, key, its.rule, price)
 
     def _wait(self, call: Call, line: Any, key: str, rule: Rule, price: Price) -> Granted:
         options = call.options

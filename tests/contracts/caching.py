@@ -1,19 +1,20 @@
 """What the contracts of the cache are told with: a client, a server with a script, a fake clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from typing import Any
 
-from ratekit import Cache, Pipeline
+from ratekit import Cache, MemcachedStore, Pipeline
 from ratekit.policy import Policy
 from ratekit.testing import Answer, ApiServer, FakeClock
 from tests.contracts.edges import Client, Edge
 
-__all__ = ["PATH", "Api", "date", "reply"]
+__all__ = ["PATH", "Api", "Place", "api", "date", "reply", "said"]
 
 PATH = "/a"
-Fields = tuple[tuple[str, str], ...]
+Place = MemcachedStore | None
+"""Where a cache keeps its answers; None: in memory."""
 
 
 def date(clock: FakeClock, seconds: float = 0.0) -> str:
@@ -68,9 +69,6 @@ def said(response: Any) -> str:
     """Return what ratekit's cache says of an answer."""
     text: str = response.headers["cache-status"]
     return text.rpartition("ratekit; ")[2]
-
-
-Apis = Callable[..., Api]
 
 
 @contextmanager

@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from ratekit import Dedup, Pipeline, options
+from ratekit import Cache, Dedup, Pipeline, options
 from ratekit.testing import Answer, ApiServer, FakeClock
-from tests.contracts.caching import PATH, Api, api, date, reply, said
+from tests.contracts.caching import PATH, Api, Place, api, date, reply, said
 from tests.contracts.edges import Edge
 
 MINUTE = "max-age=60"
 
 
 @pytest.fixture
-def make(edge: Edge, server: ApiServer, clock: FakeClock) -> Callable[..., Any]:
+def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Callable[..., Any]:
     """Give a function that makes a client whose cache takes these arguments."""
 
     def made(**arguments: Any) -> AbstractContextManager[Api]:
-        return api(edge, server, clock, **arguments)
+        return api(edge, server, clock, store=store, **arguments)
 
     return made
 
@@ -547,21 +547,38 @@ def test_a_write_of_graphql_is_always_made(make: Callable[..., Any]) -> None:
         assert one.asked == 2
 
 
-def test_what_the_user_forgets(one: Api, edge: Edge) -> None:
+def test_what_the_user_forgets(
+    edge: Edge, server: ApiServer, clock: FakeClock, store: Place
+) -> None:
     """`forget` drops a URL for everybody, `clear` all of it."""
-    from ratekit import Cache
-
-    cache = Cache()
+    cache = Cache(clock=clock, store=store)
+    headers = [{"Authorization": "a"}, {}]
     with edge.client(Pipeline(cache, Dedup())) as client:
-        one.answers(*[reply(cache_control=MINUTE)] * 4)
-        headers = [{"Authorization": "a"}, {}]
-        for header in headers:
-            client.get(one.url, headers=header)
-        assert cache.info()["entries"] == 2
-        cache.forget(one.url.upper().replace(PATH.upper(), PATH))
-        states = [client.get(one.url, headers=header).headers for header in headers]
-        assert all("fwd=uri-miss" in state["cache-status"] for state in states)
+        url = server.url + PATH
+        server.script(PATH, *[reply(cache_control=MINUTE)] * 6)
+
+        def states() -> set[str]:
+            return {said(client.get(url, headers=header)) for header in headers}
+
+        assert states() == {"fwd=uri-miss; fwd-status=200; stored"}
+        cache.forget(url.upper().replace(PATH.upper(), PATH))
+        assert states() == {"fwd=uri-miss; fwd-status=200; stored"}
+        assert states() == {"hit; ttl=60"}
         cache.clear()
+        assert states() == {"fwd=uri-miss; fwd-status=200; stored"}
         info = cache.info()
-        assert (info["entries"], info["bytes"]) == (0, 0)
-        assert (info["hits"], info["misses"]) == (0, 4)
+        assert (info["hits"], info["misses"]) == (2, 6)
+
+
+def test_a_cache_in_memory_knows_what_it_holds(edge: Edge, server: ApiServer) -> None:
+    """`info` says how many answers there are, and how large they are together."""
+    # In memory only: memcached does not say which of all that it holds is this cache's.
+    cache = Cache()
+    with edge.client(Pipeline(cache)) as client:
+        server.script(PATH, *[reply(cache_control=MINUTE)] * 2)
+        for header in ({"Authorization": "a"}, {}):
+            client.get(server.url + PATH, headers=header)
+        assert cache.info()["entries"] == 2
+        assert cache.info()["bytes"] > 0
+        cache.clear()
+        assert (cache.info()["entries"], cache.info()["bytes"]) == (0, 0)

@@ -12,7 +12,7 @@ import pytest
 from ratekit import Cache, Pipeline
 from ratekit.policy import Policy
 from ratekit.testing import ApiServer, FakeClock
-from tests.contracts.caching import PATH, Api, api, reply, said
+from tests.contracts.caching import PATH, Api, Place, api, reply, said
 from tests.contracts.edges import Edge
 from tests.contracts.wire import read_head, serve
 
@@ -23,11 +23,11 @@ Make = Callable[..., AbstractContextManager[Api]]
 
 
 @pytest.fixture
-def make(edge: Edge, server: ApiServer, clock: FakeClock) -> Make:
+def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Make:
     """Give a function that makes a client with these policies behind a cache so made."""
 
     def made(*policies: Policy, **arguments: Any) -> AbstractContextManager[Api]:
-        return api(edge, server, clock, *policies, **arguments)
+        return api(edge, server, clock, *policies, store=store, **arguments)
 
     return made
 
@@ -74,7 +74,9 @@ def test_a_body_that_is_not_there_yet_passes_by(make: Make) -> None:
 
 @pytest.mark.parametrize("most", [1 << 20, 10], ids=["kept", "beyond the cap"])
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-def test_a_body_reaches_its_reader_as_it_comes(edge: Edge, most: int, *, chunked: bool) -> None:
+def test_a_body_reaches_its_reader_as_it_comes(
+    edge: Edge, store: Place, most: int, *, chunked: bool
+) -> None:
     """The server sends the second half only after the first was read."""
     read = threading.Event()
     half = b"x" * 20
@@ -90,7 +92,7 @@ def test_a_body_reaches_its_reader_as_it_comes(edge: Edge, most: int, *, chunked
 
     with (
         serve(handle) as wire,
-        edge.client(Pipeline(Cache(max_entry=most))) as client,
+        edge.client(Pipeline(Cache(store=store, max_entry=most))) as client,
         client.stream("GET", f"{wire.url}/a") as response,
     ):
         pieces = pieces_of(edge, response)

@@ -10,7 +10,7 @@ from ratekit import Cache, Dedup, options
 from ratekit._httpx_bodies import RecordedStream
 from ratekit.http.reply import Recording
 from ratekit.testing import ApiServer, FakeClock
-from tests.contracts.caching import PATH, Api, api, reply, said
+from tests.contracts.caching import PATH, Api, Place, api, reply, said
 from tests.contracts.edges import Edge
 
 MINUTE = "max-age=60"
@@ -24,9 +24,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def make(edge: Edge, server: ApiServer, clock: FakeClock) -> Make:
+def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Make:
     """Give what makes a client of one URL through a cache."""
-    return lambda *policies, **cache: api(edge, server, clock, *policies, **cache)
+    return lambda *policies, **cache: api(edge, server, clock, *policies, store=store, **cache)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ratekit import options
 from ratekit.call import Call, Outcome, Proceed
 from ratekit.policy import Policy
 from ratekit.testing import Answer, ApiServer, FakeClock
-from tests.contracts.caching import PATH, Api, api, date, reply, said
+from tests.contracts.caching import PATH, Api, Place, api, date, reply, said
 from tests.contracts.edges import Edge
 
 MINUTE = "max-age=60"
@@ -19,11 +19,11 @@ Make = Callable[..., AbstractContextManager[Api]]
 
 
 @pytest.fixture
-def make(edge: Edge, server: ApiServer, clock: FakeClock) -> Make:
+def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Make:
     """Give a function that makes a client with these policies behind a cache so made."""
 
     def made(*policies: Policy, **arguments: Any) -> AbstractContextManager[Api]:
-        return api(edge, server, clock, *policies, **arguments)
+        return api(edge, server, clock, *policies, store=store, **arguments)
 
     return made
 
@@ -153,6 +153,26 @@ def test_4_2_1_expires_in_the_form_of_asctime(one: Api, clock: FakeClock) -> Non
     assert said(one.send()) == "hit; ttl=60"
 
 
+@pytest.mark.parametrize("age", ["0", "5"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"expires": "Fri, 31 Dec 9999 23:59:59 GMT"}, {"cache_control": "max-age=4294967296"}],
+)
+def test_4_2_1_what_never_ends_is_fresh(one: Api, fields: dict[str, str], age: str) -> None:
+    """Servers say so in either way, and caches on the road have kept it a while."""
+    one.answers(reply(b"1", age=age, **fields), reply(b"2"))
+    one.send()
+    assert one.body() == b"1"
+
+
+def test_what_a_user_keeps_for_ever_may_be_old_already(make: Make) -> None:
+    """Its time begins when it is received."""
+    with make(ttl=float("inf")) as one:
+        one.answers(reply(b"1", age="5"), reply(b"2"))
+        one.send()
+        assert one.body() == b"1"
+
+
 def test_4_2_3_the_time_that_an_answer_took_counts_as_age(make: Make, clock: FakeClock) -> None:
     """It may have been made as soon as it was asked for."""
     with make(_Slow(clock)) as one:
@@ -277,9 +297,11 @@ def test_4_4_what_may_have_been_done_drops_what_is_kept(one: Api) -> None:
     assert one.body() == b"2"
 
 
-def test_4_4_what_was_surely_not_done_drops_nothing(edge: Edge, clock: FakeClock) -> None:
+def test_4_4_what_was_surely_not_done_drops_nothing(
+    edge: Edge, clock: FakeClock, store: Place
+) -> None:
     """Nobody listened."""
-    with ApiServer(rate=None) as server, api(edge, server, clock) as one:
+    with ApiServer(rate=None) as server, api(edge, server, clock, store=store) as one:
         one.answers(reply(b"1", cache_control=MINUTE))
         one.send()
         server.stop()
@@ -309,6 +331,14 @@ def test_4_4_a_safe_method_drops_nothing(one: Api, method: str) -> None:
     with options(refresh=True):
         assert said(one.send(method, PATH)).startswith("fwd=")
     assert said(one.send()) == "hit; ttl=60"
+
+
+def test_4_4_a_write_to_a_host_that_the_field_names_drops_what_is_kept_of_it(one: Api) -> None:
+    """Asked for by the same field it is the same URL."""
+    one.answers(reply(b"1", cache_control=MINUTE), reply(b""), reply(b"2"))
+    one.send(host="a.example")
+    one.send("POST", PATH, host="a.example")
+    assert one.body(host="a.example") == b"2"
 
 
 # 5.2.1: what a request may say.

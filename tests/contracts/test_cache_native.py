@@ -11,7 +11,7 @@ import pytest
 
 from ratekit import Cache, Pipeline, RateLimiter
 from ratekit.testing import Answer, ApiServer, FakeClock
-from tests.contracts.caching import PATH, Api, api, reply, said
+from tests.contracts.caching import PATH, Api, Place, api, reply, said
 from tests.contracts.edges import Client, Edge
 
 MINUTE = "max-age=60"
@@ -21,9 +21,9 @@ GZIPPED = gzip.compress(TEXT)
 
 
 @pytest.fixture
-def one(edge: Edge, server: ApiServer, clock: FakeClock) -> Any:
+def one(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Any:
     """Give a client with a cache of its own."""
-    with api(edge, server, clock) as made:
+    with api(edge, server, clock, store=store) as made:
         yield made
 
 
@@ -85,9 +85,11 @@ def without(face: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", BODIES)
-def test_a_hit_is_what_the_answer_was(edge: Edge, server: ApiServer, kind: str) -> None:
+def test_a_hit_is_what_the_answer_was(
+    edge: Edge, server: ApiServer, store: Place, kind: str
+) -> None:
     """Status, fields, body, encoding, cookies, reason, version, links, request, type."""
-    with edge.client(Pipeline(Cache())) as client:
+    with edge.client(Pipeline(Cache(store=store))) as client:
         server.script(PATH, BODIES[kind])
         # The second request must not carry the first one's cookies: that is another caller.
         who = {"Authorization": "Bearer a"}
@@ -119,9 +121,9 @@ def test_an_answer_says_whether_it_was_kept(one: Api) -> None:
 
 @pytest.mark.parametrize("kind", ["json", "gzip", "chunked", "chunked gzip", "empty"])
 @pytest.mark.parametrize("first", ["read", "streamed"])
-def test_a_hit_streams(edge: Edge, server: ApiServer, kind: str, first: str) -> None:
+def test_a_hit_streams(edge: Edge, server: ApiServer, store: Place, kind: str, first: str) -> None:
     """Piece by piece, decoded and raw, whichever way the first answer was read."""
-    with edge.client(Pipeline(Cache())) as client:
+    with edge.client(Pipeline(Cache(store=store))) as client:
         server.script(PATH, BODIES[kind])
         url = server.url + PATH
         if first == "read":
@@ -173,13 +175,13 @@ def test_a_streamed_answer_is_kept_once_it_was_read_to_its_end(one: Api) -> None
 
 @pytest.mark.parametrize("coded", [False, True])
 def test_beyond_the_cap_it_only_streams(
-    edge: Edge, server: ApiServer, clock: FakeClock, *, coded: bool
+    edge: Edge, server: ApiServer, clock: FakeClock, store: Place, *, coded: bool
 ) -> None:
     """A body longer than `max_entry` reaches its user whole, and is not kept."""
     body = b"x" * 5000
     fields = [("Cache-Control", MINUTE)]
     fields += [("Transfer-Encoding", "chunked")] if coded else []
-    with api(edge, server, clock, max_entry=4999) as one:
+    with api(edge, server, clock, store=store, max_entry=4999) as one:
         one.answers(*[Answer(200, fields, chunked(body) if coded else body)] * 2)
         for _ in range(2):
             response = one.send()
@@ -195,9 +197,9 @@ def test_a_body_is_not_held_back_while_it_is_kept(one: Api) -> None:
     assert len(pieces) == 3
 
 
-def test_redirects_are_kept_each_for_itself(edge: Edge, server: ApiServer) -> None:
+def test_redirects_are_kept_each_for_itself(edge: Edge, server: ApiServer, store: Place) -> None:
     """The history of a hit is that of the first time."""
-    with edge.client(Pipeline(Cache())) as client:
+    with edge.client(Pipeline(Cache(store=store))) as client:
         server.script("/from", reply(b"", 301, location=PATH, cache_control=MINUTE))
         server.script(PATH, reply(b"there", cache_control=MINUTE))
         first, again = (client.get(server.url + "/from") for _ in range(2))
@@ -248,11 +250,11 @@ def test_many_threads_hit_at_once(one: Api) -> None:
     assert one.asked == 1
 
 
-def test_clients_of_all_libraries_share_a_cache(server: ApiServer) -> None:
+def test_clients_of_all_libraries_share_a_cache(server: ApiServer, store: Place) -> None:
     """What one of them fetched is a hit for the others."""
     from tests.contracts.edges import EDGES
 
-    pipeline = Pipeline(Cache())
+    pipeline = Pipeline(Cache(store=store))
     server.script(PATH, BODIES["gzip"])
     for edge in EDGES * 2:
         with edge.client(pipeline) as client:
@@ -290,7 +292,7 @@ def stand_in(edge: Edge, handler: Callable[[], Any]) -> Any:
     return Mock()
 
 
-def test_a_stand_ins_answer_is_kept_too(edge: Edge) -> None:
+def test_a_stand_ins_answer_is_kept_too(edge: Edge, store: Place) -> None:
     """Also one whose body was there from the beginning."""
     made = []
 
@@ -304,7 +306,7 @@ def test_a_stand_ins_answer_is_kept_too(edge: Edge) -> None:
         response._content, response._content_consumed = TEXT, True
         return response
 
-    transport = edge.around(stand_in(edge, handler), Pipeline(Cache()))
+    transport = edge.around(stand_in(edge, handler), Pipeline(Cache(store=store)))
     with edge.on(transport) as client:
         for _ in range(3):
             assert client.get("http://api.example.com/a").json() == DATA

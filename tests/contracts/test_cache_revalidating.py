@@ -11,7 +11,7 @@ import pytest
 from ratekit.call import Call, Outcome, Proceed
 from ratekit.policy import Policy
 from ratekit.testing import ApiServer, FakeClock
-from tests.contracts.caching import PATH, Api, api, reply
+from tests.contracts.caching import PATH, Api, Place, api, reply
 from tests.contracts.edges import Edge, until
 
 MINUTE = "max-age=60"
@@ -26,11 +26,11 @@ Make = Callable[..., AbstractContextManager[Api]]
 
 
 @pytest.fixture
-def make(edge: Edge, server: ApiServer, clock: FakeClock) -> Make:
+def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Make:
     """Give a function that makes a client with these policies behind a cache so made."""
 
     def made(*policies: Policy, **arguments: Any) -> AbstractContextManager[Api]:
-        return api(edge, server, clock, *policies, **arguments)
+        return api(edge, server, clock, *policies, store=store, **arguments)
 
     return made
 

@@ -11,7 +11,7 @@ import pytest
 from ratekit import Cache, Dedup, Pipeline, RateLimited, RateLimiter, Retry, options
 from ratekit.policy import Policy
 from ratekit.testing import Answer, ApiServer, FakeClock
-from tests.contracts.caching import PATH, Api, api, reply, said
+from tests.contracts.caching import PATH, Api, Place, api, reply, said
 from tests.contracts.edges import Edge, until
 
 STALE = "hit; ttl=-5; detail=stale-if-error"
@@ -19,11 +19,11 @@ MINUTE = "max-age=60"
 
 
 @pytest.fixture
-def make(edge: Edge, server: ApiServer, clock: FakeClock) -> Callable[..., Any]:
+def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Callable[..., Any]:
     """Give a function that makes a client with these policies behind a cache."""
 
     def made(*policies: Policy, **arguments: Any) -> AbstractContextManager[Api]:
-        return api(edge, server, clock, *policies, **arguments)
+        return api(edge, server, clock, *policies, store=store, **arguments)
 
     return made
 
@@ -141,12 +141,11 @@ def test_whoever_wants_a_new_answer_gets_the_failure(
 
 @pytest.mark.parametrize("by", ["header", "setting"])
 def test_3_one_asks_while_the_others_get_the_stale_answer(
-    edge: Edge, server: ApiServer, by: str
+    edge: Edge, server: ApiServer, clock: FakeClock, store: Place, by: str
 ) -> None:
     """8 threads, with de-duplication behind: seven get the old answer, and follow nobody."""
-    clock = FakeClock()
     seconds = 600 if by == "setting" else 0
-    cache = Cache(clock=clock, stale_while_revalidate=seconds)
+    cache = Cache(clock=clock, store=store, stale_while_revalidate=seconds)
     control = f"{MINUTE}, stale-while-revalidate=600" if by == "header" else MINUTE
     server.script(
         PATH,
@@ -193,10 +192,10 @@ def test_3_beyond_that_time_everybody_asks(make: Callable[..., Any], clock: Fake
 
 
 def test_a_reader_who_asks_and_fails_leaves_no_lock(
-    edge: Edge, server: ApiServer, clock: FakeClock
+    edge: Edge, server: ApiServer, clock: FakeClock, store: Place
 ) -> None:
     """Whatever raises out of it: the next caller asks."""
-    cache = Cache(clock=clock, stale_while_revalidate=600)
+    cache = Cache(clock=clock, store=store, stale_while_revalidate=600)
     with edge.client(Pipeline(cache)) as client:
         server.script(PATH, reply(cache_control=MINUTE), Answer(fault="close"), reply(b"new"))
         url = server.url + PATH

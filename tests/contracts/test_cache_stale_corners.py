@@ -10,7 +10,7 @@ from ratekit import MemoryStore, RateLimiter, Rejected, options
 from ratekit.call import Call, Outcome, Proceed
 from ratekit.policy import Policy
 from ratekit.testing import Answer, ApiServer, FakeClock
-from tests.contracts.caching import Api, api, reply, said
+from tests.contracts.caching import Api, Place, api, reply, said
 from tests.contracts.edges import Edge
 
 MINUTE = "max-age=60"
@@ -25,11 +25,11 @@ Make = Callable[..., AbstractContextManager[Api]]
 
 
 @pytest.fixture
-def make(edge: Edge, server: ApiServer, clock: FakeClock) -> Make:
+def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Make:
     """Give a function that makes a client with these policies behind a cache so made."""
 
     def made(*policies: Policy, **arguments: Any) -> AbstractContextManager[Api]:
-        return api(edge, server, clock, *policies, **arguments)
+        return api(edge, server, clock, *policies, store=store, **arguments)
 
     return made
 
@@ -68,9 +68,12 @@ def test_4_it_is_over_when_the_server_said(
     assert one.send().status_code == status
 
 
-def test_4_a_server_that_is_gone_is_an_error(edge: Edge, clock: FakeClock) -> None:
+def test_4_a_server_that_is_gone_is_an_error(edge: Edge, clock: FakeClock, store: Place) -> None:
     """Nobody listens: what is stale is the answer, and without it the library's own error."""
-    with ApiServer(rate=None) as server, api(edge, server, clock, stale_if_error=30) as one:
+    with (
+        ApiServer(rate=None) as server,
+        api(edge, server, clock, store=store, stale_if_error=30) as one,
+    ):
         one.answers(reply(b"old", cache_control=MINUTE))
         one.send()
         server.stop()
