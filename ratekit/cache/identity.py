@@ -20,8 +20,8 @@ __all__ = ["API_KEY_PARAMS", "Asked", "Identity"]
 
 API_KEY_PARAMS = (
     "access_token", "api-key", "api_key", "apikey", "auth_token", "client_secret", "id_token",
-    "key", "password", "refresh_token", "session_id", "sig", "signature", "subscription-key", "token",
-    "x-amz-security-token", "x-amz-signature",
+    "key", "password", "refresh_token", "session_id", "sig", "signature", "subscription-key",
+    "token", "x-amz-security-token", "x-amz-signature",
 )  # fmt: skip
 """The parameters of a query that are taken for credentials."""
 
