@@ -7,6 +7,7 @@ line of their own, the last one before the wire.
 
 import logging
 import math
+import re
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -48,6 +49,12 @@ _LONGEST_HOLD = 3600.0
 _MOST_DEBT_NS = 2 * SECOND
 # For those who still wait when there is no pace any more.
 _AT_ONCE = Bucket(Limit("at once", 1, 1000), 1000, 1)
+# After a hold nobody is released as a herd.
+_GENTLE = Bucket(Limit("gently", 1, SECOND // 1000), SECOND // 1000, 1)
+# Routes whose bucket is remembered for a host, and the longest name of one.
+_MOST_ROUTES, _LONGEST_BUCKET = 1000, 100
+# A part of a path that names one thing of many.
+_ID = re.compile(r"/[^/]*\d[^/]*")
 
 WaitIn = Callable[["Waiting", str, Bucket, int], Granted]
 """Waits in a line for a turn of this price, by the rules of one call."""
@@ -57,8 +64,8 @@ class _Known:
     """One host and credential. Its fields are guarded by the lock of its `Learning`."""
 
     __slots__ = (
-        "admitted", "debt_ns", "flying", "is_low", "pace", "paced", "said", "told", "way",
-        "windows",
+        "admitted", "debt_ns", "flying", "held_until", "is_low", "pace", "paced", "routes", "said",
+        "told", "way", "windows",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
@@ -74,6 +81,10 @@ class _Known:
         # The permits a second that the rule stands for, and what is to be paid before the first.
         self.paced = math.inf
         self.debt_ns = 0
+        # Where the server names them: which of its buckets a route belongs to, and until when this
+        # one is held.
+        self.routes: dict[str, str] = {}
+        self.held_until = 0
         # What the log was told last.
         self.said = 0.0
         self.is_low = False
@@ -121,13 +132,20 @@ class Learning:
     ) -> tuple[Outcome, int | None]:
         """Make the attempt at the learned pace, and learn from its answer.
 
-        `its`: the limiter's own limits. Also returns for how many nanoseconds
-        nothing should be sent now, None where the answer does not say so.
+        `its`: the limiter's own limits. Also returns for how many nanoseconds nothing should be
+        sent to the host now, None where the answer does not say so.
         """
         key = self._key_of(call)
         # Most hosts tell nothing and refuse nothing: this way there is no lock.
-        known = self._known.get(key) or self._begin(key)
+        host = known = self._known.get(key) or self._begin(key)
+        if host.routes:
+            bucket = host.routes.get(_route_of(call))
+            if bucket is not None:
+                key = f"{key} {bucket}"
+                known = self._known.get(key) or self._begin(key)
         way = known.way
+        if way is not None and way[0] is _GENTLE and self._is_over(known):
+            known.way = None
         granted = None if way is None else self._turn(call, key, *way, wait)
         known.flying.add(call)
         sent = self._clock.now_ns()
@@ -139,7 +157,32 @@ class Learning:
             raise
         finally:
             known.flying.discard(call)
-        return outcome, self._learn(key, known, call, outcome, sent, its)
+        if host is known:
+            bucket = self._bucket_of(host, call, outcome)
+            if bucket:
+                key = f"{key} {bucket}"
+                known = self._known.get(key) or self._begin(key)
+        hold_ns = self._learn(key, known, call, outcome, sent, its)
+        if hold_ns is not None and known is not host:
+            # Not the whole host: only what is of this bucket.
+            outcome.held_ns = hold_ns
+            return outcome, None
+        return outcome, hold_ns
+
+    def _is_over(self, known: _Known) -> bool:
+        """Return whether those who waited for the end of a hold are gone."""
+        return self._clock.now_ns() > known.held_until + SECOND
+
+    def _bucket_of(self, host: _Known, call: Call, outcome: Outcome) -> str:
+        """Return the bucket or resource that the server counts this call on, and note it."""
+        headers = outcome.headers
+        if not self._headers or not outcome.quotas() or headers.get("x-ratelimit-global"):
+            return ""
+        bucket = headers.get("x-ratelimit-bucket") or headers.get("x-ratelimit-resource") or ""
+        if not bucket or len(bucket) > _LONGEST_BUCKET or len(host.routes) >= _MOST_ROUTES:
+            return ""
+        host.routes[_route_of(call)] = bucket
+        return bucket
 
     def _begin(self, key: str) -> _Known:
         with self._lock:
@@ -242,7 +285,8 @@ class Learning:
         is_first = known.paced == math.inf
         known.paced = rate
         if rate == math.inf:
-            known.way = None
+            held = known.held_until > self._clock.now_ns()
+            known.way = (_GENTLE, self._space.taker(_GENTLE, _GENTLE.interval_ns)) if held else None
             return True
         one = max(1, round(SECOND / rate))
         rule = Bucket(Limit(f"{rate:.4g}/second", 1, one), one, 1)
@@ -269,9 +313,14 @@ class Learning:
             self._line.raise_to(key, rule, self._clock.now_ns() + min(debt_ns, _MOST_DEBT_NS))
 
     def _hold(self, key: str, known: _Known, length_ns: int) -> None:
-        way = known.way
-        if way is not None:
-            self._line.hold(key, way[0], length_ns)
+        with self._lock:
+            known.held_until = max(known.held_until, self._clock.now_ns() + length_ns)
+            if known.way is None:
+                # Without a pace there is nobody in this line but for the hold.
+                known.way = _GENTLE, self._space.taker(_GENTLE, _GENTLE.interval_ns)
+            rule = known.way[0]
+        if self._line.hold(key, rule, length_ns):
+            _log.debug("%s: held for %.2f s", key, length_ns / SECOND)
 
     def _warn_of(self, key: str, known: _Known, lesson: Lesson) -> None:
         """Warn once when little of a quota is left, and again only after it had recovered."""
@@ -280,3 +329,10 @@ class Learning:
             what = f"quota {lesson.name!r}" if lesson.name else "the quota"
             _log.warning("%s: %.0f %% of %s is left", key, 100 * lesson.left, what)
         known.is_low = is_low
+
+
+def _route_of(call: Call) -> str:
+    """Return the method and the path, without what names one thing of many."""
+    path = call.url.partition("?")[0].partition("#")[0]
+    start = path.find("/", path.find("://") + 3)
+    return f"{call.method} {_ID.sub('/*', path[start:] if start >= 0 else '/')}"

@@ -37,10 +37,11 @@ def ask(
     headers: Mapping[str, str] = {},
     *,
     who: Mapping[str, str] = ALICE,
+    path: str = "/items",
     **chosen: object,
 ) -> Outcome:
     """Make a call that is answered so."""
-    call = Call("GET", f"{HOST}/items", who, key=HOST, clock=clock, options=options(**chosen))
+    call = Call("GET", f"{HOST}{path}", who, key=HOST, clock=clock, options=options(**chosen))
     return limiter.run(call, lambda call: Outcome(None, status, CaseInsensitiveDict(headers)))
 
 
@@ -162,6 +163,24 @@ def test_what_was_learned_is_of_the_host_and_the_credential(clock: FakeClock) ->
     ask(limiter, clock, headers={"RateLimit-Policy": '"a";q=10;w=1'}, who=ALICE)
     assert learned(limiter, ALICE) == pytest.approx(9.9)
     assert learned(limiter, BOB) == math.inf
+
+
+def test_a_spent_resource_holds_no_other_one(clock: FakeClock) -> None:
+    """GitHub counts its search apart; Discord names buckets."""
+    limiter = limiter_on(clock)
+
+    def fields(resource: str, left: int) -> dict[str, str]:
+        return {
+            "x-ratelimit-limit": "30", "x-ratelimit-remaining": f"{left}",
+            "x-ratelimit-reset": "40", "x-ratelimit-resource": resource,
+        }  # fmt: skip
+
+    ask(limiter, clock, headers=fields("core", 29), path="/users/1")
+    ask(limiter, clock, headers=fields("search", 0), path="/search?q=a")
+    ask(limiter, clock, headers=fields("core", 28), path="/users/2")
+    assert seconds(clock) < 1
+    ask(limiter, clock, headers=fields("search", 29), path="/search?q=b")
+    assert seconds(clock) == pytest.approx(40, abs=0.5)
 
 
 def test_headers_are_not_read_where_refusals_alone_count(clock: FakeClock) -> None:
