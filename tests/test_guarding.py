@@ -252,11 +252,22 @@ def test_a_client_that_believes_in_a_higher_limit_waits_as_it_is_told(
 ) -> None:
     """It is refused, obeys Retry-After, and every call comes to a good end."""
     site.limiter = RateLimiter("20/second window", store=MemoryStore(clock=clock))
-    bold = RateLimiter("1000/second burst 1000", store=MemoryStore(clock=clock))
+    store = MemoryStore(clock=clock)
+    bold = RateLimiter("1000/second burst 1000", store=store, adapt="off")
     with edge.client(Pipeline(Retry(), bold, clock=clock)) as client:
         answers = [client.get(f"{site.url}/items") for _ in range(100)]
     assert [answer.status_code for answer in answers] == [200] * 100
     assert max(edge.details(answer).attempts for answer in answers) > 1
+
+
+def test_a_client_that_listens_is_not_refused(edge: Edge, site: Site, clock: FakeClock) -> None:
+    """The endpoint's own headers tell it the limit, before it is refused."""
+    site.limiter = RateLimiter("20/second window", store=MemoryStore(clock=clock))
+    bold = RateLimiter("1000/second burst 1000", store=MemoryStore(clock=clock))
+    with edge.client(Pipeline(Retry(), bold, clock=clock)) as client:
+        answers = [client.get(f"{site.url}/items") for _ in range(100)]
+    assert [answer.status_code for answer in answers] == [200] * 100
+    assert [edge.details(answer).attempts for answer in answers] == [1] * 100
 
 
 def test_threads_of_a_client_complete_a_job_by_the_real_clock(edge: Edge, site: Site) -> None:
