@@ -174,6 +174,9 @@ class MemoryStorage(Storage):
                 return False
             self._pages[asked.url] = grown
             key = f"{grown.mark} {asked.variant(grown.vary)}"
+            if entry.kept_for() <= 0:
+                answers.pop(key, None)
+                return False
             while key not in answers and len(answers) >= self._max_entries:
                 answers.popitem()
             try:

@@ -64,8 +64,8 @@ class _Known:
     """One host and credential. Its fields are guarded by the lock of its `Learning`."""
 
     __slots__ = (
-        "admitted", "debt_ns", "flying", "held_until", "is_low", "pace", "paced", "routes", "said",
-        "told", "way", "windows",
+        "admitted", "debt_ns", "flying", "held_until", "is_bucket", "is_low", "pace", "paced",
+        "routes", "said", "told", "way", "windows",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
@@ -85,6 +85,7 @@ class _Known:
         # one is held.
         self.routes: dict[str, str] = {}
         self.held_until = 0
+        self.is_bucket = False
         # What the log was told last.
         self.said = 0.0
         self.is_low = False
@@ -143,6 +144,7 @@ class Learning:
             if bucket is not None:
                 key = f"{key} {bucket}"
                 known = self._known.get(key) or self._begin(key)
+                known.is_bucket = True
         way = known.way
         if way is not None and way[0] is _GENTLE and self._is_over(known):
             known.way = None
@@ -162,6 +164,7 @@ class Learning:
             if bucket:
                 key = f"{key} {bucket}"
                 known = self._known.get(key) or self._begin(key)
+                known.is_bucket = True
         hold_ns = self._learn(key, known, call, outcome, sent, its)
         if hold_ns is not None and known is not host:
             # Not the whole host: only what is of this bucket.
@@ -315,6 +318,9 @@ class Learning:
     def _hold(self, key: str, known: _Known, length_ns: int) -> None:
         with self._lock:
             known.held_until = max(known.held_until, self._clock.now_ns() + length_ns)
+            if known.way is None and not known.is_bucket:
+                # The limiter's own line holds the whole host.
+                return
             if known.way is None:
                 # Without a pace there is nobody in this line but for the hold.
                 known.way = _GENTLE, self._space.taker(_GENTLE, _GENTLE.interval_ns)

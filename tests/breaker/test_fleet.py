@@ -37,7 +37,7 @@ def test_a_fleet_makes_exactly_the_probes_that_were_configured(memcached: Memcac
     ask(breaker, 500)
     fleet = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), memcached.url, name, "3"],
+            [sys.executable, str(WORKER), memcached.url, name, "2"],
             stdout=subprocess.PIPE,
             text=True,
         )

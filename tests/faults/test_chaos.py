@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.chaos import Job
 
-SEEDS = 400
+SEEDS = 100
 
 
 def test_a_minute_of_chaos_leaves_nothing_behind() -> None:
