@@ -6,7 +6,6 @@ an update of the record (`ratekit.circuit`), which decides for the whole fleet.
 """
 
 import functools
-import inspect
 import logging
 import threading
 from collections import deque
@@ -17,6 +16,7 @@ from ratekit import forks
 from ratekit.call import Call, Outcome, Proceed, SendFailed, Verdict
 from ratekit.checks import check_positive
 from ratekit.circuit import (
+    CLOSED,
     DISABLED,
     FORCED,
     PARTS,
@@ -25,21 +25,20 @@ from ratekit.circuit import (
     admit,
     circuit_of,
     close,
+    counted,
     failed,
     idle_at,
     probed,
     set_until,
 )
-from ratekit.clock import SECOND, to_ns
+from ratekit.clock import SECOND, Clock, to_ns
 from ratekit.errors import (
     CircuitOpen,
     ConfigurationError,
-    DeadlineExceeded,
     RateKitError,
-    Rejected,
     StoreError,
 )
-from ratekit.policy import Policy
+from ratekit.policy import Policy, outcome_of
 from ratekit.stores import MemoryStore, Store, open_store
 from ratekit.stores.memory import SHARED, MemorySpace
 
@@ -75,19 +74,54 @@ class CircuitStatus(NamedTuple):
 class _View:
     """What a process has seen of one circuit, and the successes that it has not told yet.
 
-    `ok` only grows; `marks` are what it was when each part of the window began.
+    `ok` only grows; `marks` are what it was when each part of the window began. `clock` is that of
+    the server which keeps the circuit.
     """
 
-    __slots__ = ("generation", "marks", "ok", "rolls_at", "seen_at", "told", "until")
+    __slots__ = (
+        "circuit", "clock", "generation", "marks", "ok", "rolls_at", "seen_at", "told", "until",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.circuit = CLOSED
+        # Two of its fields, for whoever has no time.
         self.generation = 0
         self.until = 0
-        self.seen_at = -_STALE_NS
+        self.seen_at = -FORCED
         self.ok = 0
         self.told = 0
         self.rolls_at = 0
         self.marks: deque[tuple[int, int]] = deque(maxlen=PARTS)
+
+
+class _Views:
+    """The views of a space: breakers that share its circuits share these."""
+
+    def __init__(self) -> None:
+        # Guards all but `ok`: a success that two threads lose is one on the strict side.
+        self.lock = threading.Lock()
+        self.by_key: dict[str, _View] = {}
+        forks.renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a child: whoever held the lock does not exist here, and the parent tells its own."""
+        self.lock = threading.Lock()
+        for view in self.by_key.values():
+            view.told = view.ok
+
+    def add(self, key: str, clock: Clock) -> _View:
+        """Return the view of a key that may have none."""
+        with self.lock:
+            if key not in self.by_key and len(self.by_key) >= _MOST_KEYS:
+                self._make_room()
+            return self.by_key.setdefault(key, _View(clock))
+
+    def _make_room(self) -> None:
+        """Drop the closed ones, or the older half: an open circuit is in its record, too."""
+        closed = [key for key, view in self.by_key.items() if not view.until]
+        for key in closed or list(self.by_key)[: _MOST_KEYS // 2]:
+            del self.by_key[key]
 
 
 class CircuitBreaker(Policy):
@@ -155,19 +189,13 @@ class CircuitBreaker(Policy):
         self._key_of = key_of
         opened = MemoryStore() if store is None else open_store(store)
         self._space: Any = (SHARED if store is None and name is not None else opened).space(name)
-        self._clock = self._space.clock
         self._is_shared = not isinstance(self._space, MemorySpace)
         # Where the shared state is while its store cannot be asked.
-        self._alone = MemorySpace(self._clock, _MOST_KEYS) if self._is_shared else self._space
+        self._alone: Any = self._space
+        if self._is_shared:
+            self._alone = MemorySpace(self._space.clock, _MOST_KEYS)
         # setdefault is atomic: breakers of one name and store see the same.
-        self._views: dict[str, _View] = self._space.beside.setdefault("circuits", {})
-        # Guards the marks of all views.
-        self._lock = threading.Lock()
-        forks.renew_in_child(self)
-
-    def after_fork(self) -> None:
-        """In a child: whoever held the lock does not exist here."""
-        self._lock = threading.Lock()
+        self._views: _Views = self._space.beside.setdefault("circuits", _Views())
 
     # As a policy.
 
@@ -177,27 +205,21 @@ class CircuitBreaker(Policy):
         if key is None:
             return proceed(call)
         view = self._view(key)
-        began = self._clock.now_ns()
-        lease, generation = self._enter(key, view, began)
+        lease, generation = self._enter(key, view)
         others = call.circuits
-        if not lease:
-            call.circuits = (*others, lambda: self._look_again(key, view, generation))
+        call.circuits = (*others, lambda: self._look_again(key, view, generation, lease))
+        began, waited_ns = view.clock.now_ns(), call.waited_ns
         succeeded: bool | None = None
         least_ns = 0
         try:
-            outcome = proceed(call)
-            succeeded = self._judge(outcome, call, view, began)
-            if succeeded is False:
-                patience_ns = call.options.patience_ns()
-                least_ns = min(to_ns(outcome.retry_after() or 0.0), patience_ns)
-        except (Rejected, DeadlineExceeded):
-            raise
-        except SendFailed as error:
-            succeeded = not self._counts(error)
-            raise
-        except Exception as error:
-            succeeded = not self._counts(error)
-            raise
+            try:
+                outcome = proceed(call)
+            except Exception as error:
+                succeeded = self._judge_error(error)
+                raise
+            # To wait for a permit is no slowness of the server's.
+            took_ns = view.clock.now_ns() - began - (call.waited_ns - waited_ns)
+            succeeded, least_ns = self._judge(outcome, call, view, took_ns)
         finally:
             call.circuits = others
             self._leave(key, view, lease, generation, succeeded, least_ns)
@@ -206,79 +228,90 @@ class CircuitBreaker(Policy):
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Return `function` with this breaker around each of its calls."""
         slow = super().__call__(function)
-        if self._is_shared or self._slow_ns is not None or self._is_failure is not None:
+        settings = self._settings
+        if self._is_shared or any(settings[it] for it in ("slow", "is_failure", "key_of")):
             return slow
-        if inspect.iscoroutinefunction(function):
-            raise ConfigurationError(f"{function!r}: ratekit is synchronous")
-        view, now_ns = self._view(""), self._clock.now_ns
+        views = self._views.by_key
 
         @functools.wraps(function)
         def surrounded(*args: P.args, **kwargs: P.kwargs) -> T:
             # The usual way, as short as it gets: closed before, and no failure after.
+            view = views.get("") or self._view("")
             if view.until:
                 return slow(*args, **kwargs)
             generation = view.generation
             try:
                 result = function(*args, **kwargs)
             except Exception as error:
-                if not isinstance(error, RateKitError):
-                    self._leave("", view, 0, generation, succeeded=False, least_ns=0)
+                self._leave("", view, 0, generation, self._judge_error(error), least_ns=0)
                 raise
             if hasattr(result, "status_code"):
-                self._leave("", view, 0, generation, self._judged(result, view), least_ns=0)
+                call = Call(None, "", {}, key="", options=self.options_here())
+                succeeded, least_ns = self._judge(outcome_of(result), call, view, 0)
+                self._leave("", view, 0, generation, succeeded, least_ns)
                 return result
-            now = now_ns()
+            now = view.clock.now_ns()
             if now >= view.rolls_at:
                 self._roll(view, now)
-            view.ok += 1
+            if view.generation == generation:
+                view.ok += 1
             return result
 
         return surrounded
-
-    def _judged(self, response: Any, view: _View) -> bool | None:
-        from ratekit.policy import outcome_of
-
-        call = Call(None, "", {}, key="", options=self.options_here())
-        return self._judge(outcome_of(response), call, view, 0)
 
     def _key(self, call: Call) -> str | None:
         return call.key if self._key_of is None else self._key_of(call)
 
     def _view(self, key: str) -> _View:
-        view = self._views.get(key)
+        view = self._views.by_key.get(key)
         if view is None:
-            with self._lock:
-                if len(self._views) >= _MOST_KEYS:
-                    for name in [name for name, one in self._views.items() if not one.until]:
-                        del self._views[name]
-                view = self._views.setdefault(key, _View())
+            clock = self._space.place(key)[1].clock if self._is_shared else self._space.clock
+            view = self._views.add(key, clock)
+            if not self._is_shared:
+                # It may have been dropped while it was open. A shared one is looked at anyway.
+                self._see(view, self._ask(key, view))
         return view
 
-    def _enter(self, key: str, view: _View, now: int) -> tuple[int, int]:
+    def _look(self, key: str, view: _View) -> None:
+        """Look at a shared circuit, if that was long ago."""
+        if self._is_shared and view.clock.now_ns() - view.seen_at > _STALE_NS:
+            self._see(view, self._ask(key, view), asked=True)
+
+    def _enter(self, key: str, view: _View) -> tuple[int, int]:
         """Return the lease of a probe, or 0, and the generation that the call begins in."""
-        if self._is_shared and now - view.seen_at > _STALE_NS:
-            self._see(view, self._ask(key), now)
+        self._look(key, view)
         if not view.until or view.until == DISABLED:
             return 0, view.generation
-        if now < view.until:
+        now, until = view.clock.now_ns(), view.until
+        if now < until:
             # Known here; somebody may have closed it elsewhere, which is seen in a moment.
-            raise _refusal(key, view.until - now)
+            raise _refusal(key, until, now)
 
         def change(state: Any, now: int) -> tuple[Any, tuple[Circuit, int]]:
             circuit, lease = admit(circuit_of(state), now, self._trip)
             return (circuit if lease else None), (circuit, lease)
 
-        circuit, lease = self._update(key, change)
-        self._see(view, circuit, now)
-        if lease or not circuit.until:
+        circuit, lease = self._update(key, view, change)
+        self._see(view, circuit)
+        if lease or not circuit.until or circuit.until == DISABLED:
             return lease, circuit.generation
-        wait_ns = min(circuit.leases, default=circuit.until) - now
-        raise _refusal(key, max(0, circuit.until - now) or max(0, wait_ns), probing=True)
+        now = view.clock.now_ns()
+        if now < circuit.until:
+            raise _refusal(key, circuit.until, now)
+        live = (one for one in circuit.leases if one > now)
+        raise _refusal(key, min(live, default=now), now, probing=True)
 
-    def _look_again(self, key: str, view: _View, generation: int) -> None:
-        """Raise `CircuitOpen` if it opened while the call waited for something."""
-        if view.generation != generation and view.until > 0:
-            raise _refusal(key, max(0, view.until - self._clock.now_ns()))
+    def _look_again(self, key: str, view: _View, generation: int, lease: int) -> None:
+        """Raise `CircuitOpen` if, while the call waited for something, it opened or lost its turn.
+
+        A probe whose lease has run out is no probe any more: another one goes in its place.
+        """
+        self._look(key, view)
+        now, until = view.clock.now_ns(), view.until
+        if until <= 0:
+            return
+        if view.generation != generation or (lease and now >= lease):
+            raise _refusal(key, max(now, until), now)
 
     def _leave(
         self,
@@ -293,40 +326,36 @@ class CircuitBreaker(Policy):
         trip = self._trip
         if lease:
 
-            def back(state: Any, now: int) -> tuple[Any, Circuit]:
-                circuit = probed(
-                    circuit_of(state), now, trip, generation=generation, lease=lease,
+            def back(circuit: Circuit, now: int) -> Circuit:
+                return probed(
+                    circuit, now, trip, generation=generation, lease=lease,
                     succeeded=succeeded, least_ns=least_ns,
                 )  # fmt: skip
-                return circuit, circuit
 
             self._change(key, view, back)
             return
-        if succeeded is None:
+        if succeeded is None or view.generation != generation or view.until:
             return
-        now = self._clock.now_ns()
+        now = view.clock.now_ns()
         if now >= view.rolls_at:
             self._roll(view, now)
         if succeeded:
             view.ok += 1
             return
-        if view.generation != generation or view.until:
-            return
         oks, after_success = self._untold(view)
 
-        def fail(state: Any, now: int) -> tuple[Any, Circuit]:
-            circuit = failed(
-                circuit_of(state), now, trip, generation=generation, oks=oks,
+        def fail(circuit: Circuit, now: int) -> Circuit:
+            return failed(
+                circuit, now, trip, generation=generation, oks=oks,
                 after_success=after_success, least_ns=least_ns,
             )  # fmt: skip
-            return circuit, circuit
 
         self._change(key, view, fail)
 
     def _roll(self, view: _View, now: int) -> None:
         """Begin the next part of the window."""
         part_ns = self._trip.part_ns
-        with self._lock:
+        with self._views.lock:
             part = now // part_ns
             if not view.marks or view.marks[-1][0] != part:
                 view.marks.append((part, view.ok))
@@ -337,7 +366,7 @@ class CircuitBreaker(Policy):
 
         From now on they are told.
         """
-        with self._lock:
+        with self._views.lock:
             told, end = view.told, view.ok
             view.told = end
             oks = []
@@ -350,8 +379,19 @@ class CircuitBreaker(Policy):
                     break
             return oks, view.ok > told
 
-    def _judge(self, outcome: Outcome, call: Call, view: _View, began: int) -> bool | None:
-        """Return whether an answer is a success; None where it tells nothing."""
+    def _judge(
+        self, outcome: Outcome, call: Call, view: _View, took_ns: int
+    ) -> tuple[bool | None, int]:
+        """Return whether an answer is a success, and how long the server wants to be left alone.
+
+        None where it tells nothing.
+        """
+        succeeded = self._is_success(outcome, call, view, took_ns)
+        if succeeded is not False:
+            return succeeded, 0
+        return False, min(to_ns(outcome.retry_after() or 0.0), call.options.patience_ns())
+
+    def _is_success(self, outcome: Outcome, call: Call, view: _View, took_ns: int) -> bool | None:
         if self._is_failure is not None:
             return not self._is_failure(outcome)
         status = outcome.status
@@ -362,92 +402,110 @@ class CircuitBreaker(Policy):
             return None
         if status is not None and status >= 500 and status != _NOT_IMPLEMENTED:
             return False
-        return self._slow_ns is None or self._clock.now_ns() - began <= self._slow_ns
+        return self._slow_ns is None or took_ns <= self._slow_ns
 
     def _is_alive(self, view: _View) -> bool:
         """Return whether there was a success in this window."""
-        first = self._clock.now_ns() // self._trip.part_ns - PARTS + 1
-        with self._lock:
+        first = view.clock.now_ns() // self._trip.part_ns - PARTS + 1
+        with self._views.lock:
             return any(part >= first and view.ok > ok for part, ok in view.marks)
 
-    def _counts(self, error: Exception) -> bool:
+    def _judge_error(self, error: Exception) -> bool | None:
+        """Return the same for an attempt without an answer."""
         if isinstance(error, RateKitError):
-            return False
-        native = error.error if isinstance(error, SendFailed) else error
+            return None
         if self._is_failure is not None:
-            return self._is_failure(native)
-        return not isinstance(error, SendFailed) or error.passing
+            return not self._is_failure(error.error if isinstance(error, SendFailed) else error)
+        # What another attempt would meet as well (a bad URL, a certificate) tells nothing.
+        return None if isinstance(error, SendFailed) and not error.passing else False
 
     # The record.
 
-    def _change(
-        self, key: str, view: _View, change: Callable[[Any, int], tuple[Any, Circuit]]
-    ) -> None:
-        before = view.generation
-        circuit = self._update(key, change)
-        now = self._clock.now_ns()
-        self._see(view, circuit, now)
-        if circuit.generation == before:
-            return
-        if circuit.until == 0:
-            _log.warning("%s: circuit closed", key or "breaker")
-        elif circuit.until > now:
-            seconds = (circuit.until - now) / SECOND
-            _log.warning("%s: circuit open for %.1f s", key or "breaker", seconds)
+    def _change(self, key: str, view: _View, change: Callable[[Circuit, int], Circuit]) -> None:
+        """Change the record, and say so where it was this that opened or closed the circuit."""
 
-    def _update(self, key: str, change: Callable[[Any, int], tuple[Any, Any]]) -> Any:
-        trip = self._trip
+        def step(state: Any, now: int) -> tuple[Any, tuple[Circuit, Circuit]]:
+            before = circuit_of(state)
+            after = change(before, now)
+            return (None if after is before else after), (before, after)
+
+        before, after = self._update(key, view, step)
+        self._see(view, after)
+        if before.until != after.until:
+            now = view.clock.now_ns()
+            seconds = (after.until - now) / SECOND
+            state = _state(after, now)
+            what = f"open for {seconds:.1f} s" if state == "open" else state
+            _log.warning("%s: circuit %s", key or "breaker", what)
+
+    def _update(self, key: str, view: _View, change: Callable[[Any, int], tuple[Any, Any]]) -> Any:
+        def idle(state: Any) -> int:
+            return idle_at(state, self._trip)
+
         try:
-            return self._space.update(key, change, lambda state: idle_at(state, trip))
+            return self._space.update(key, change, idle)
         except StoreError:
-            return self._alone.update(key, change, lambda state: idle_at(state, trip))
+            # It goes on by itself, from where it knows the fleet to be.
+            seen = view.circuit
+            return self._alone.update(
+                key, lambda state, now: change(_newer(circuit_of(state), seen), now), idle
+            )
 
-    def _ask(self, key: str) -> Circuit:
+    def _ask(self, key: str, view: _View) -> Circuit:
+        """Return the circuit as it is now."""
         try:
-            return circuit_of(self._space.look(key)[0])
+            state, now = self._space.look(key)
         except StoreError:
-            return circuit_of(self._alone.look(key)[0])
+            return _newer(circuit_of(self._alone.look(key)[0]), view.circuit)
+        if state is None and now < view.circuit.until < FORCED:
+            # A server that was restarted has forgotten it; the time is not over all the same.
+            return view.circuit
+        return circuit_of(state)
 
-    def _see(self, view: _View, circuit: Circuit, now: int) -> None:
-        view.generation, view.until, view.seen_at = circuit.generation, circuit.until, now
+    def _see(self, view: _View, circuit: Circuit, *, asked: bool = False) -> None:
+        """Take in what the circuit is now.
+
+        What comes late must not hide what is newer. Only where the store was `asked` for nothing
+        else may the generation be an earlier one: then a server has lost the record.
+        """
+        with self._views.lock:
+            if circuit.generation < view.generation and not asked:
+                return
+            if circuit.generation != view.generation:
+                # What succeeded before a change says nothing of what comes after it.
+                view.told = view.ok
+            view.circuit = circuit
+            view.until, view.generation = circuit.until, circuit.generation
+            view.seen_at = view.clock.now_ns()
 
     # What users do with it.
 
     def state(self, key: str = "") -> str:
         """Return "closed", "open", "half-open", "forced open" or "disabled"."""
-        return _state(self._ask(key), self._clock.now_ns())
+        view = self._view(key)
+        return _state(self._ask(key, view), view.clock.now_ns())
 
     def status(self) -> tuple[CircuitStatus, ...]:
         """Return every circuit that this process knows."""
-        now = self._clock.now_ns()
         told = []
-        for key in list(self._views):
-            circuit = self._ask(key)
-            bads = sum(bad for _, _, bad in circuit.parts)
-            calls = bads + sum(ok for _, ok, _ in circuit.parts)
+        for key, view in list(self._views.by_key.items()):
+            circuit, now = self._ask(key, view), view.clock.now_ns()
             left = max(0, circuit.until - now) / SECOND if circuit.until < FORCED else float("inf")
-            told.append(CircuitStatus(key, _state(circuit, now), left, bads, calls))
+            failures, calls = counted(circuit, now, self._trip)
+            told.append(CircuitStatus(key, _state(circuit, now), left, failures, calls))
         return tuple(told)
 
     def force_open(self, key: str = "") -> None:
         """Let nothing through until `reset`."""
-        self._set(key, lambda circuit: set_until(circuit, FORCED))
+        self._change(key, self._view(key), lambda circuit, now: set_until(circuit, FORCED))
 
     def disable(self, key: str = "") -> None:
         """Let everything through until `reset`."""
-        self._set(key, lambda circuit: set_until(circuit, DISABLED))
+        self._change(key, self._view(key), lambda circuit, now: set_until(circuit, DISABLED))
 
     def reset(self, key: str = "") -> None:
         """Close the circuit, and forget what was counted."""
-        self._set(key, close)
-
-    def _set(self, key: str, change: Callable[[Circuit], Circuit]) -> None:
-        def step(state: Any, now: int) -> tuple[Any, Circuit]:
-            circuit = change(circuit_of(state))
-            return circuit, circuit
-
-        view = self._view(key)
-        self._see(view, self._update(key, step), self._clock.now_ns())
+        self._change(key, self._view(key), close)
 
     def __repr__(self) -> str:
         return f"CircuitBreaker({self.trip!r})"
@@ -467,10 +525,14 @@ def _state(circuit: Circuit, now: int) -> str:
     return "open" if now < circuit.until else "half-open"
 
 
-def _refusal(key: str, wait_ns: int, *, probing: bool = False) -> CircuitOpen:
-    seconds = wait_ns / SECOND
-    if wait_ns > FORCED // 2:
+def _newer(one: Circuit, other: Circuit) -> Circuit:
+    return one if one.generation >= other.generation else other
+
+
+def _refusal(key: str, until: int, now: int, *, probing: bool = False) -> CircuitOpen:
+    if until >= FORCED:
         return CircuitOpen(f"{key or 'the circuit'}: it is forced open until it is reset", key=key)
+    seconds = (until - now) / SECOND
     what = "a probe is under way" if probing else "the server has failed too often"
     return CircuitOpen(
         f"{key or 'the circuit'}: open, {what}; the next probe may go in {seconds:.3g} s",

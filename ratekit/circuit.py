@@ -18,7 +18,7 @@ from ratekit.errors import ConfigurationError
 
 __all__ = [
     "CLOSED", "DISABLED", "FORCED", "PARTS", "Circuit", "Trip", "admit", "circuit_of", "close",
-    "failed", "idle_at", "probed", "set_until",
+    "counted", "failed", "idle_at", "probed", "set_until",
 ]  # fmt: skip
 
 # The window of a failure ratio is counted in so many parts.
@@ -28,6 +28,8 @@ FORCED, DISABLED = 1 << 61, -1
 # Failures in a row are forgotten after so long without one.
 _ROW_NS = 3600 * SECOND
 _MOST_DOUBLINGS = 30
+# No state of ours has as many parts or leases. Of another process some may lie a little ahead.
+_MOST_ITEMS = 1024
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*% of (\d+) in (\d+(?:\.\d+)?)\s*(?:s|seconds?)?")
 _ROW = re.compile(r"(\d+) in a row")
@@ -109,8 +111,35 @@ CLOSED = Circuit()
 
 
 def circuit_of(state: Any) -> Circuit:
-    """Return a state as it came from a store."""
-    return CLOSED if state is None else Circuit(*state)
+    """Return a state as it came from a store; whatever is none of ours is a closed circuit."""
+    if isinstance(state, Circuit):
+        return state
+    if not isinstance(state, tuple) or len(state) != len(CLOSED):
+        return CLOSED
+    *numbers, leases, parts = state
+    if not (_are_integers(numbers, len(numbers)) and isinstance(leases, tuple)):
+        return CLOSED
+    if not (isinstance(parts, tuple) and len(leases) + len(parts) <= _MOST_ITEMS):
+        return CLOSED
+    if not (_are_integers(leases, len(leases)) and all(_are_integers(part, 3) for part in parts)):
+        return CLOSED
+    return Circuit(*state)
+
+
+def _are_integers(numbers: Any, count: int) -> bool:
+    return (
+        isinstance(numbers, (tuple, list))
+        and len(numbers) == count
+        and all(type(number) is int for number in numbers)
+    )
+
+
+def counted(circuit: Circuit, now: int, trip: Trip) -> tuple[int, int]:
+    """Return the failures within the window, and all calls that are known of."""
+    first = now // trip.part_ns - PARTS + 1
+    inside = [(ok, bad) for part, ok, bad in circuit.parts if part >= first]
+    failures = sum(bad for _, bad in inside)
+    return failures, failures + sum(ok for ok, _ in inside)
 
 
 def failed(
@@ -160,9 +189,9 @@ def _opened(circuit: Circuit, now: int, trip: Trip, least_ns: int) -> Circuit:
     )
 
 
-def close(circuit: Circuit) -> Circuit:
-    """Return the circuit closed, with nothing counted."""
-    return Circuit(generation=circuit.generation + 1)
+def close(circuit: Circuit, now: int = 0) -> Circuit:
+    """Return the circuit closed, with nothing counted; its generation is remembered for a while."""
+    return Circuit(generation=circuit.generation + 1, last=now)
 
 
 def set_until(circuit: Circuit, until: int) -> Circuit:
@@ -204,15 +233,14 @@ def probed(
         return _opened(circuit, now, trip, least_ns)
     good = circuit.good + (succeeded is True)
     if good >= trip.successes:
-        return close(circuit)
+        return close(circuit, now)
     leases = tuple(other for other in circuit.leases if other != lease)
     return circuit._replace(good=good, leases=leases)
 
 
 def idle_at(circuit: Any, trip: Trip) -> int:
     """Return the instant from which the circuit says no more than a new one."""
-    known = Circuit(*circuit)
-    return _idle_at(known, trip)
+    return _idle_at(circuit_of(circuit), trip)
 
 
 def _idle_at(circuit: Circuit, trip: Trip) -> int:
@@ -220,4 +248,4 @@ def _idle_at(circuit: Circuit, trip: Trip) -> int:
         return FORCED
     if circuit.until:
         return min(FORCED, circuit.until + 2 * trip.longest_ns)
-    return circuit.last + max(_ROW_NS if trip.row else 0, trip.window_ns)
+    return circuit.last + max(_ROW_NS if trip.row else 0, trip.window_ns, 2 * trip.longest_ns)

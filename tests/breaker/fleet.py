@@ -9,6 +9,7 @@ import time
 
 from ratekit import CircuitBreaker, CircuitOpen
 from ratekit.call import Call, Outcome
+from ratekit.stores import Store
 
 __all__ = ["HOST", "breaker_for"]
 
@@ -16,7 +17,7 @@ HOST = "https://api.example.com"
 _THREADS = 6
 
 
-def breaker_for(store: str, name: str) -> CircuitBreaker:
+def breaker_for(store: Store | str, name: str) -> CircuitBreaker:
     """Give the fleet's breaker: two probes at a time, every half second."""
     return CircuitBreaker(
         "1 in a row", cooldown=0.5, longest_cooldown=0.5, probes=2, name=name, store=store

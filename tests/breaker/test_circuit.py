@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratekit.circuit import CLOSED, FORCED, Circuit, Trip, admit, close, failed, idle_at, probed
+from ratekit.circuit import (
+    CLOSED,
+    FORCED,
+    Circuit,
+    Trip,
+    admit,
+    close,
+    counted,
+    failed,
+    idle_at,
+    probed,
+)
 from ratekit.clock import SECOND
 from ratekit.errors import ConfigurationError
 
@@ -112,7 +123,7 @@ def test_successes_close_it_and_a_failure_opens_it_for_twice_as_long() -> None:
         circuit = probed(
             circuit, now, rule, generation=circuit.generation, lease=lease, succeeded=True
         )
-    assert circuit == close(circuit)._replace(generation=circuit.generation)
+    assert circuit == close(circuit, now)._replace(generation=circuit.generation)
 
 
 def test_the_server_may_ask_for_a_longer_cooldown() -> None:
@@ -153,6 +164,21 @@ def test_a_probe_that_tells_nothing_gives_its_place_back() -> None:
     back = probed(probing, circuit.until, rule, generation=1, lease=lease, succeeded=None)
     assert back == circuit
     assert admit(back, circuit.until, rule)[1]
+
+
+def test_a_closed_circuit_remembers_its_generation_beyond_the_longest_cooldown() -> None:
+    """Or what began two generations ago would count again, and a look would find it still open."""
+    rule = trip("50% of 10 in 30")
+    assert idle_at(close(opened(trip()), 7 * S), rule) == 607 * S
+
+
+def test_what_is_older_than_the_window_is_not_told() -> None:
+    """Where failures stopped, none are left."""
+    rule = trip("50% of 10 in 30")
+    circuit = failed(CLOSED, 10 * S, rule, generation=0, oks=[(2, 6)])
+    assert counted(circuit, 36 * S - 1, rule) == (1, 7)
+    assert counted(circuit, 36 * S, rule) == (1, 1)
+    assert counted(circuit, 39 * S, rule) == (0, 0)
 
 
 @given(
