@@ -204,6 +204,9 @@ class Trip(Protocol):
     def take_lead(self) -> bool:
         """Return whether this call is the one of a fleet's that asks the server."""
 
+    def who(self) -> str:
+        """Return who asks, as the cache tells callers apart."""
+
     def stale_within(self, seconds: float) -> Outcome | None:
         """Answer with what is kept, if it is not stale for longer than this."""
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _METHODS = ("GET", "HEAD")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_STREAMS = ("text/event-stream", "application/x-ndjson", "multipart/")
 _NO_ANSWERS = frozenset({Verdict.FAILED, Verdict.THROTTLED})
 # After so many leaders in a row came back without an answer, the others stop waiting for one.
 _MOST_FAILURES = 2
@@ -160,6 +161,9 @@ class Dedup(Policy):
             return None
         conditions = {**(call.added or {}), **(asked.conditions or {})}
         parts = [method or "", asked.url, asked.who, *map(str, sorted(conditions.items()))]
+        if call.trip is not None:
+            # The cache further out may have been told of more fields that say who asks.
+            parts.append(call.trip.who())
         return "\n".join(parts), asked
 
     def _lead(self, name: str, flight: _Flight, call: Call, proceed: Proceed) -> Outcome:
@@ -206,6 +210,9 @@ class Dedup(Policy):
     def _wants(self, outcome: Outcome) -> int:
         said = directives(outcome.headers.get("cache-control", ""))
         if said.no_store or "*" in listed(outcome.headers.get("vary")):
+            return 0
+        if outcome.headers.get("content-type", "").lower().startswith(_STREAMS):
+            # It may never end, and its subscribers want each part when it comes.
             return 0
         if "set-cookie" in outcome.headers:
             # A session of its own for whoever asked.

@@ -23,7 +23,10 @@ __all__ = ["Entry", "Grace", "entry_of", "fields_of", "freshened"]
 _KEPT = 86_400.0
 # By how much the clocks of two hosts may differ before an entry is doubtful.
 _AHEAD = 1.0
-_NOT_UPDATED = frozenset({"content-length", "content-encoding", "content-range", "content-type"})
+# A cookie is whoever's who asked, and not everybody's who is answered so.
+_NOT_UPDATED = frozenset(
+    {"content-length", "content-encoding", "content-range", "content-type", "set-cookie"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ _BODY = frozenset({"content-length", "transfer-encoding"})
 # Whoever names a field so says who asks with it. To keep two answers where one would do costs
 # little; to hand one to the wrong caller does not.
 _TELLING = re.compile(
-    r"token|auth|secret|session|api-?key|password|credential|user-?id|tenant|-account"
+    r"token|auth|secret|session|key|pass|credential|user(?!-agent)|tenant|account|jwt|sudo|behalf"
+    r"|impersonat|organi[sz]ation|identity|login|principal|member|signature|client-?id"
 )
 _MOST_NAMES = 1000
 # What tells requests apart, and not callers.

@@ -32,6 +32,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+# Whose answers may be kept: the others change something each time.
+_CACHEABLE = frozenset({"GET", "HEAD", "POST", "OPTIONS", "QUERY", "REPORT", "SEARCH", "PROPFIND"})
 # In whose place a stale answer may stand.
 _FAILURES = (SendFailed, Rejected, DeadlineExceeded)
 # Stale answers that are asked for anew at the same time.
@@ -110,6 +112,12 @@ class Cache(Policy):
         self._identity = Identity(headers, params, secret, shared=shared)
         methods = [methods] if isinstance(methods, str) else methods
         self._methods = frozenset(method.upper() for method in methods)
+        if not self._methods <= _CACHEABLE:
+            wrong = ", ".join(sorted(self._methods - _CACHEABLE))
+            raise ConfigurationError(
+                f"methods: an answer to {wrong} must not stand for another; use some of "
+                f"{', '.join(sorted(_CACHEABLE))}"
+            )
         self.clock = clock
         self._renew()
         forks.renew_in_child(self)
@@ -138,7 +146,7 @@ class Cache(Policy):
         if asked is None or asked.unanswerable:
             if options.cached_only:
                 return nothing_kept(call, "ratekit; fwd=bypass; detail=only-if-cached")
-            return say(proceed(call), "fwd=bypass")
+            return self._pass_by(call, proceed, "bypass")
         found = self._storage.find(asked)
         entry = found[1]
         if entry is not None:
@@ -148,14 +156,14 @@ class Cache(Policy):
                 return hit(call, asked, entry, age)
         return self._go(call, proceed, Trip(call, asked, found, self._storage, self._keeping))
 
-    def _pass_by(self, call: Call, proceed: Proceed) -> Outcome:
+    def _pass_by(self, call: Call, proceed: Proceed, why: str = "method") -> Outcome:
         """Let a call pass that is never answered from here, and drop what it may have changed."""
         if call.method is None or call.respond is None:
             return proceed(call)
         if call.options.cached_only:
             return nothing_kept(call, "ratekit; fwd=method; detail=only-if-cached")
         if call.method in _SAFE:
-            return say(proceed(call), "fwd=method")
+            return say(proceed(call), f"fwd={why}")
         try:
             outcome = proceed(call)
         except SendFailed as failed:
@@ -165,7 +173,7 @@ class Cache(Policy):
             raise
         if outcome.status is not None and 200 <= outcome.status < 400:
             self._invalidate(call, outcome.headers)
-        return say(outcome, "fwd=method")
+        return say(outcome, f"fwd={why}")
 
     def _invalidate(self, call: Call, headers: Mapping[str, str]) -> None:
         """Drop what an unsafe request has changed (RFC 9111, 4.4)."""

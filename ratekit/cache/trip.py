@@ -113,6 +113,10 @@ class Trip:
             longest = max(longest, asked)
         return longest > 0 and entry.is_graced(self.age(), self.asked.said, longest)
 
+    def who(self) -> str:
+        """Return who asks, as a hash."""
+        return self.asked.who
+
     def stale_within(self, seconds: float) -> Outcome | None:
         """Return what is kept, if it is not stale for longer than this and may be used so."""
         entry = self.entry
@@ -171,7 +175,7 @@ class Trip:
             rules=self._rules,
             authorized=self.asked.authorized,
         )
-        if "set-cookie" in headers and not self.asked.authorized and not self._rules.override:
+        if "set-cookie" in headers and not self.asked.authorized:
             # A session of its own for whoever asked, and nobody can tell who that was.
             self._refusal = self._refusal or "set-cookie"
         return 0 if self._refusal else self._keeping.most

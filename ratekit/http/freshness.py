@@ -59,7 +59,9 @@ def why_not_stored(
         return barred
     ttl = rules.ttl if status in _LASTING else None
     if rules.override and rules.ttl is not None:
-        return None if ttl else "ttl"
+        # To override the server is to know better for how long, and not for whom.
+        apart = "authorization" if authorized else "private" if said.private else None
+        return apart if rules.shared and apart else None if ttl else "ttl"
     forbidden = _forbidden(status, said, shared=rules.shared, authorized=authorized)
     if forbidden is None and rules.shared and "set-cookie" in headers and not said.public:
         # One caller's session is nobody else's.

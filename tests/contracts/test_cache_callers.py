@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from ratekit import Cache, Dedup, options
+from ratekit import Cache, ConfigurationError, Dedup, options
 from ratekit._httpx_bodies import RecordedStream
 from ratekit.http.reply import Recording
 from ratekit.testing import ApiServer, FakeClock
@@ -33,7 +33,8 @@ def make(edge: Edge, server: ApiServer, clock: FakeClock, store: Place) -> Make:
     "field",
     [
         "X-Token", "Access-Token", "X-Session-Id", "X-Auth", "X-Api-Secret", "xi-api-key",
-        "X-Tableau-Auth", "X-Tenant-Id", "Stripe-Account", "X-N8N-API-KEY",
+        "X-Tableau-Auth", "X-Tenant-Id", "Stripe-Account", "X-N8N-API-KEY", "CB-ACCESS-PASSPHRASE",
+        "DD-APPLICATION-KEY", "Sudo", "OpenAI-Organization", "X-Forwarded-User", "X-On-Behalf-Of",
     ],
 )  # fmt: skip
 def test_a_field_that_says_who_asks_tells_callers_apart(make: Make, field: str) -> None:
@@ -79,6 +80,50 @@ def test_a_session_that_is_opened_for_one_is_not_anothers(make: Make) -> None:
         )
         assert said(one.send()).endswith("detail=set-cookie")
         assert one.send().headers["set-cookie"] == "sid=2"
+
+
+def test_a_session_that_a_304_opens_is_not_anothers(make: Make, clock: FakeClock) -> None:
+    """It is that of whoever asked whether the answer still holds."""
+    with make() as one:
+        one.answers(
+            reply(b"1", cache_control="max-age=1", etag='"a"'),
+            reply(b"", 304, cache_control=MINUTE, etag='"a"', set_cookie="sid=anna"),
+        )
+        one.send()
+        clock.advance(2)
+        one.send()
+        assert one.asked == 2
+        one.client.native.cookies.clear()
+        assert "set-cookie" not in one.send().headers
+        assert one.asked == 2
+
+
+def test_to_know_better_for_how_long_is_not_to_know_for_whom(make: Make) -> None:
+    """A user's own time to live opens nobody's session to others, nor what is private."""
+    with make(ttl=60, override=True) as one:
+        one.answers(reply(set_cookie="sid=1"))
+        assert said(one.send()).endswith("detail=set-cookie")
+    with make(ttl=60, override=True, shared=True) as one:
+        one.answers(reply(cache_control="private"), reply(b"anna"))
+        assert said(one.send()).endswith("detail=private")
+        assert said(one.send(authorization="anna")).endswith("detail=authorization")
+
+
+def test_a_mutation_drops_what_was_read_before(make: Make) -> None:
+    """RFC 9111, 4.4: it passes by, and it is a write."""
+    with make(ttl=60, methods=["GET", "POST"]) as one:
+        one.answers(*(reply(text) for text in (b"1", b"done", b"2")))
+        query, mutation = b'{"query": "{a}"}', b'{"query": "mutation {b}"}'
+        assert one.client.send("POST", one.url, body=query).content == b"1"
+        assert one.client.send("POST", one.url, body=query).content == b"1"
+        assert one.client.send("POST", one.url, body=mutation).content == b"done"
+        assert one.client.send("POST", one.url, body=query).content == b"2"
+
+
+def test_what_changes_something_each_time_is_never_kept() -> None:
+    """A second DELETE must reach the server."""
+    with pytest.raises(ConfigurationError, match="DELETE"):
+        Cache(methods=["GET", "DELETE"])
 
 
 def test_another_host_is_another_answer(make: Make) -> None:
