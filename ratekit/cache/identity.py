@@ -104,6 +104,20 @@ class _Names(dict[str, str]):
         return matters
 
 
+class _Wired(dict[bytes, str]):
+    """The same by the names as they go over the wire, in whatever case: looked at once for each."""
+
+    def __init__(self, names: _Names) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, wired: bytes) -> str:
+        matters = self._names[wired.lower().decode("latin-1")]
+        if len(self) < _MOST_NAMES:
+            self[wired] = matters
+        return matters
+
+
 def _listed(names: str | Iterable[str]) -> frozenset[str]:
     return frozenset([names] if isinstance(names, str) else names)
 
@@ -137,6 +151,7 @@ class Identity:
         self._credentials = frozenset(name.lower() for name in own)
         self._others = _CONDITIONS | _UNANSWERABLE | _SAID | _BODY | {"host"}
         self._names = _Names(self._credentials | self._others)
+        self._on_wire = _Wired(self._names)
         self._key = None if secret is None else _hashed(secret)
         self._hash = blake2b(key=self._key or _OF_THIS_PROCESS, digest_size=16)
 
@@ -202,10 +217,10 @@ class Identity:
         raw = getattr(headers, "raw", None)
         if isinstance(raw, list):
             # httpx's headers give all pairs at once; one at a time they take several times as long.
-            names = self._names
+            on_wire = self._on_wire
             found: dict[str, str] = {}
             for wired, value in raw:
-                name = names[wired.lower().decode("latin-1")]
+                name = on_wire[wired]
                 if name:
                     text = value.decode("latin-1")
                     found[name] = f"{found[name]}, {text}" if name in found else text
