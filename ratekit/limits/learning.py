@@ -10,16 +10,17 @@ import math
 import re
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ratekit import forks
 from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.clock import SECOND, Clock, to_ns
-from ratekit.errors import DeadlineExceeded, Rejected
+from ratekit.errors import DeadlineExceeded, Rejected, StoreError
 from ratekit.keys import by_credential
 from ratekit.limits import pace as paces
 from ratekit.limits.gcra import Bucket
 from ratekit.limits.limit import Limit
+from ratekit.limits.pace import Pace
 from ratekit.limits.tiers import Tier
 from ratekit.limits.told import Lesson, Window, heard
 from ratekit.limits.waiting import Granted, line_of
@@ -28,6 +29,8 @@ from ratekit.stores import Take
 from ratekit.stores.memory import MemorySpace
 
 if TYPE_CHECKING:
+    from ratekit.limits.shared.paces import FleetPaces
+    from ratekit.limits.shared.waiting import SharedWaiting
     from ratekit.limits.waiting import Waiting
 
 __all__ = ["Learning"]
@@ -51,12 +54,16 @@ _MOST_DEBT_NS = 2 * SECOND
 _AT_ONCE = Bucket(Limit("at once", 1, 1000), 1000, 1)
 # After a hold nobody is released as a herd.
 _GENTLE = Bucket(Limit("gently", 1, SECOND // 1000), SECOND // 1000, 1)
+# How often a fleet is asked what it has learned, while it learns.
+_ASK_NS = SECOND // 20
+# What is left at least of the pace that a server told a fleet of, after a refusal.
+_FLEET_FLOOR = 0.9
 # Routes whose bucket is remembered for a host, and the longest name of one.
 _MOST_ROUTES, _LONGEST_BUCKET = 1000, 100
 # A part of a path that names one thing of many.
 _ID = re.compile(r"/[^/]*\d[^/]*")
 
-WaitIn = Callable[["Waiting", str, Bucket, int], Granted]
+WaitIn = Callable[["Waiting | SharedWaiting", str, Bucket, int], Granted]
 """Waits in a line for a turn of this price, by the rules of one call."""
 
 
@@ -64,8 +71,8 @@ class _Known:
     """One host and credential. Its fields are guarded by the lock of its `Learning`."""
 
     __slots__ = (
-        "admitted", "debt_ns", "flying", "held_until", "is_bucket", "is_low", "pace", "paced",
-        "routes", "said", "told", "way", "windows",
+        "admitted", "asked_at", "debt_ns", "flying", "held_until", "is_bucket", "is_low", "pace",
+        "paced", "routes", "said", "told", "way", "windows",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
@@ -73,11 +80,13 @@ class _Known:
         # Attempts admitted since the stretch began, and those under way. (A set: what is added to
         # it and taken from it needs no lock.)
         self.admitted = 0
+        # When the fleet was asked last what it has learned.
+        self.asked_at = 0
         self.flying: set[Call] = set()
         self.told = math.inf
         self.windows: dict[str, Window] = {}
         # The rule in force, and how to take by it; None while there is no pace but the limiter's.
-        self.way: tuple[Bucket, Take] | None = None
+        self.way: tuple[Bucket, Take | None] | None = None
         # The permits a second that the rule stands for, and what is to be paid before the first.
         self.paced = math.inf
         self.debt_ns = 0
@@ -96,20 +105,31 @@ class Learning:
 
     `headers`: whether quota headers are read, or refusals alone count. `even`: whether what is
     left of a long window is spread over it. `warn`: the share of a quota below which a warning
-    tells that little is left.
+    tells that little is left. `fleet`: the lines and the paces of a fleet that learns together,
+    and what its credentials are hashed with.
     """
 
     def __init__(
-        self, clock: Clock, *, headers: bool, even: bool, warn: float, headroom: float
+        self,
+        clock: Clock,
+        *,
+        headers: bool,
+        even: bool,
+        warn: float,
+        headroom: float,
+        fleet: "tuple[SharedWaiting, FleetPaces, bytes] | None" = None,
     ) -> None:
         self._clock = clock
         self._headers = headers
         self._even = even
         self._warn = warn
         self._headroom = headroom
-        self._by_credential = by_credential()
+        self._by_credential = by_credential(secret=None if fleet is None else fleet[2])
         self._space = MemorySpace(clock, _MOST_KEYS)
-        self._line = line_of(self._space)
+        self._line: Waiting | SharedWaiting = line_of(self._space)
+        self._paces: FleetPaces | None = None
+        if fleet is not None:
+            self._line, self._paces, _ = fleet
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
         forks.renew_in_child(self)
@@ -126,7 +146,9 @@ class Learning:
         return math.inf if known is None else known.paced
 
     def _key_of(self, call: Call) -> str:
-        return self._by_credential(call) or call.key
+        key = self._by_credential(call) or call.key
+        # The lines of a fleet are the limiter's own: these are not to be its keys too.
+        return key if self._paces is None else f"learned {key}"
 
     def run(
         self, call: Call, proceed: Proceed, its: Tier, wait: WaitIn
@@ -143,8 +165,7 @@ class Learning:
             bucket = host.routes.get(_route_of(call))
             if bucket is not None:
                 key = f"{key} {bucket}"
-                known = self._known.get(key) or self._begin(key)
-                known.is_bucket = True
+                known = self._of_bucket(key)
         way = known.way
         if way is not None and way[0] is _GENTLE and self._is_over(known):
             known.way = None
@@ -163,8 +184,7 @@ class Learning:
             bucket = self._bucket_of(host, call, outcome)
             if bucket:
                 key = f"{key} {bucket}"
-                known = self._known.get(key) or self._begin(key)
-                known.is_bucket = True
+                known = self._of_bucket(key)
         hold_ns = self._learn(key, known, call, outcome, sent, its)
         if hold_ns is not None and known is not host:
             # Not the whole host: only what is of this bucket.
@@ -172,8 +192,23 @@ class Learning:
             return outcome, None
         return outcome, hold_ns
 
+    def _of_bucket(self, key: str) -> _Known:
+        known = self._known.get(key) or self._begin(key)
+        if not known.is_bucket:
+            known.is_bucket = True
+            if self._paces is not None and known.way is None:
+                # Where another process was refused, this one must hear of it.
+                known.way = self._way(_GENTLE)
+        return known
+
+    def _way(self, rule: Bucket) -> tuple[Bucket, Take | None]:
+        """Return a rule, and how to take by it without a wait, where that can be."""
+        return rule, None if self._paces else self._space.taker(rule, rule.interval_ns)
+
     def _is_over(self, known: _Known) -> bool:
         """Return whether those who waited for the end of a hold are gone."""
+        if self._paces is not None and known.is_bucket:
+            return False
         return self._clock.now_ns() > known.held_until + SECOND
 
     def _bucket_of(self, host: _Known, call: Call, outcome: Outcome) -> str:
@@ -195,10 +230,13 @@ class Learning:
             return self._known.setdefault(key, _Known(self._clock.now_ns()))
 
     def _turn(
-        self, call: Call, key: str, rule: Bucket, take: Take, wait: WaitIn
+        self, call: Call, key: str, rule: Bucket, take: Take | None, wait: WaitIn
     ) -> tuple[Bucket, int, int, int]:
         cost = call.options.cost
-        if cost is None or cost == 1:
+        if take is None:
+            allowed, state, used_ns = False, 0, 0
+            price = round(rule.interval_ns * (1 if cost is None else cost))
+        elif cost is None or cost == 1:
             allowed, state, used_ns, price = take(key)
         else:
             price = round(rule.interval_ns * cost)
@@ -221,18 +259,15 @@ class Learning:
         pace = known.pace
         if not quotas and not pace.shut_at and not pace.step_at:
             return None
-        with self._lock:
-            now = self._clock.now_ns()
-            lesson = self._heard(known, quotas, now) if quotas else None
+        lesson = None
+        if quotas:
+            with self._lock:
+                lesson = self._heard(known, quotas, self._clock.now_ns())
+        is_open = False
+        if pace.shut_at or pace.step_at:
             best = min(its.pace, known.told)
-            pace = known.pace
-            is_open = False
-            if pace.shut_at and sent > pace.refused_at:
-                known.pace = paces.reopened(pace, now, known.admitted, best)
-                known.admitted = 0
-                is_open = True
-            elif not pace.shut_at and pace.step_at and now >= pace.step_at and pace.rate < best:
-                known.pace = paces.risen(pace, now, best)
+            is_open = self._change(key, known, sent, self._admitted(known, best))
+        with self._lock:
             changed = self._plan(known, its.pace)
         if changed or is_open:
             # Whoever found out that it is open had the first turn of the new pace.
@@ -245,6 +280,52 @@ class Learning:
         hold_ns = to_ns(min(lesson.hold, _LONGEST_HOLD))
         self._hold(key, known, hold_ns)
         return hold_ns
+
+    def _change(
+        self, key: str, known: _Known, sent: int, make: Callable[[Pace, int, int, int], Pace]
+    ) -> bool:
+        """Replace a pace by `make(pace, now, sent, admitted)`; return whether it is open again."""
+        if self._paces is not None:
+            return self._change_together(key, known, sent, make)
+        with self._lock:
+            before = known.pace
+            after = known.pace = make(before, self._clock.now_ns(), sent, known.admitted)
+            if after.begin != before.begin:
+                known.admitted = 0
+        return bool(before.shut_at and not after.shut_at)
+
+    def _change_together(
+        self, key: str, known: _Known, sent: int, make: Callable[[Pace, int, int, int], Pace]
+    ) -> bool:
+        now = self._clock.now_ns()
+        with self._lock:
+            before = known.pace
+            if not before.shut_at and now - known.asked_at < _ASK_NS:
+                return False
+            known.asked_at = now
+            mine, known.admitted = known.admitted, 0
+        paces = cast("FleetPaces", self._paces)
+        try:
+            # The store's clock counts, and by that one it was sent as long ago.
+            after = paces.change(
+                key, mine, lambda pace, at, counted: make(pace, at, at - (now - sent), counted)
+            )
+        except StoreError:
+            after = make(before, now, sent, mine)
+        with self._lock:
+            known.pace = after
+        return bool(before.shut_at and not after.shut_at)
+
+    def _admitted(self, known: _Known, top: float) -> Callable[[Pace, int, int, int], Pace]:
+        # Of a fleet only those count that have been refused: not all, where the server also tells.
+        floor = _FLEET_FLOOR if self._paces is not None and known.told < math.inf else 0.0
+
+        def make(pace: Pace, now: int, sent: int, count: int) -> Pace:
+            after = paces.admitted_one(pace, now, sent, count, top)
+            least = floor * min(pace.rate, top)
+            return after._replace(rate=least) if after.rate < least else after
+
+        return make
 
     def _heard(self, known: _Known, quotas: tuple[Quota, ...], now: int) -> Lesson:
         lesson = heard(
@@ -263,15 +344,20 @@ class Learning:
         asked_ns = to_ns(min(outcome.retry_after() or 0.0, _LONGEST_HOLD))
         # A limit that was told knows how soon there may be a permit.
         least_ns = its.pause_ns if its.pace < math.inf else paces.PAUSE_NS
+        before = known.pace
+        known.asked_at = 0
+        self._change(
+            key,
+            known,
+            sent,
+            lambda pace, now, sent, _: paces.refused(pace, now, sent, asked_ns, least_ns) or pace,
+        )
+        is_news = known.pace is not before
         with self._lock:
-            now = self._clock.now_ns()
-            pace = paces.refused(known.pace, now, sent, asked_ns, least_ns)
-            if pace is not None:
-                known.pace = pace
             pause_ns = asked_ns or known.pace.pause_ns
             self._plan(known, its.pace)
         self._hold(key, known, pause_ns)
-        if pace is not None:
+        if is_news:
             # Whoever was let go to see whether it is still shut spent a turn that was none.
             self._follow(key, known, next_ns=0)
         return pause_ns
@@ -289,11 +375,12 @@ class Learning:
         known.paced = rate
         if rate == math.inf:
             held = known.held_until > self._clock.now_ns()
-            known.way = (_GENTLE, self._space.taker(_GENTLE, _GENTLE.interval_ns)) if held else None
+            if self._paces is not None and known.is_bucket:
+                held = True
+            known.way = self._way(_GENTLE) if held else None
             return True
         one = max(1, round(SECOND / rate))
-        rule = Bucket(Limit(f"{rate:.4g}/second", 1, one), one, 1)
-        known.way = rule, self._space.taker(rule, one)
+        known.way = self._way(Bucket(Limit(f"{rate:.4g}/second", 1, one), one, 1))
         if is_first and not pace.shut_at:
             # What went before there was a pace was spent of the same window.
             known.debt_ns = (known.admitted + len(known.flying)) * one
@@ -312,7 +399,10 @@ class Learning:
                 _log.info("%s: %s %.4g a second; that is the pace now", key, how, pace)
         self._line.repace(key, rule, rule.interval_ns if is_first else next_ns)
         debt_ns, known.debt_ns = known.debt_ns, 0
-        if debt_ns:
+        if debt_ns and self._paces is not None:
+            # What each process sent adds up.
+            cast("SharedWaiting", self._line).spend(key, rule, min(debt_ns, _MOST_DEBT_NS))
+        elif debt_ns:
             self._line.raise_to(key, rule, self._clock.now_ns() + min(debt_ns, _MOST_DEBT_NS))
 
     def _hold(self, key: str, known: _Known, length_ns: int) -> None:
@@ -323,7 +413,7 @@ class Learning:
                 return
             if known.way is None:
                 # Without a pace there is nobody in this line but for the hold.
-                known.way = _GENTLE, self._space.taker(_GENTLE, _GENTLE.interval_ns)
+                known.way = self._way(_GENTLE)
             rule = known.way[0]
         if self._line.hold(key, rule, length_ns):
             _log.debug("%s: held for %.2f s", key, length_ns / SECOND)

@@ -22,6 +22,7 @@ from ratekit.stores import FENCE, MemoryStore, Space, Store, Take, Taken, open_s
 from ratekit.stores.memory import SHARED, MemorySpace
 
 if TYPE_CHECKING:
+    from ratekit.limits.shared.paces import FleetPaces
     from ratekit.limits.shared.waiting import SharedWaiting
     from ratekit.stores.memcached.space import MemcachedSpace
 
@@ -117,11 +118,21 @@ class RateLimiter(Policy):
                 even=spend == "even",
                 warn=warn_below,
                 headroom=headroom,
+                fleet=self._fleet(),
             )
         self._default = self._tiers.default
         # The usual way, which every permit goes: one attribute less to look up.
         self._take_one = self._default.take_one
         self._openings = Openings(self._waiting, self._space.clock)
+
+    def _fleet(self) -> "tuple[SharedWaiting, FleetPaces, bytes] | None":
+        if isinstance(self._space, MemorySpace):
+            return None
+        from ratekit.limits.shared.paces import FleetPaces
+
+        # The same credential must have the same key in every process.
+        secret = f"ratekit limits of {self._space.store.namespace} {self.name}".encode()
+        return cast("SharedWaiting", self._waiting), FleetPaces(self._space), secret
 
     @property
     def limits(self) -> tuple[Limit, ...]:

@@ -16,21 +16,24 @@ from typing import NamedTuple
 
 from ratekit.clock import SECOND
 
-__all__ = ["FREE", "PAUSE_NS", "Pace", "refused", "reopened", "risen"]
+__all__ = [
+    "FIRST_STEP_NS", "FREE", "LONGEST_PAUSE_NS", "LONGEST_STEP_NS", "PAUSE_NS", "SLOWEST", "Pace",
+    "admitted_one", "refused", "reopened", "risen",
+]  # fmt: skip
 
 # How long to wait after a refusal that says nothing, and by how much longer while still refused.
 PAUSE_NS = SECOND // 20
 _LONGER = 1.5
-_LONGEST_PAUSE_NS = 30 * SECOND
+LONGEST_PAUSE_NS = 30 * SECOND
 # How long a pace is kept before a faster one is tried: at first, once two estimates agree, at most.
-_FIRST_STEP_NS = 160 * SECOND // 1000
+FIRST_STEP_NS = 160 * SECOND // 1000
 _STEP_NS = 16 * SECOND
-_LONGEST_STEP_NS = 64 * SECOND
+LONGEST_STEP_NS = 64 * SECOND
 # An estimate below this share of the pace is of a bucket that was not emptied all the time.
 _TRUSTED = 0.6
 # A limit that was told is not lowered by a refusal after so long: that is jitter.
 _PEACE_NS = 5 * SECOND
-_SLOWEST = 1 / 3600
+SLOWEST = 1 / 3600
 
 
 class Pace(NamedTuple):
@@ -50,7 +53,7 @@ class Pace(NamedTuple):
     shut_at: int = 0
     refused_at: int = -1
     pause_ns: int = 0
-    step_ns: int = _FIRST_STEP_NS
+    step_ns: int = FIRST_STEP_NS
     step_at: int = 0
     events: int = 0
 
@@ -69,8 +72,20 @@ def refused(
     if sent <= pace.refused_at:
         return None
     longer = pace.pause_ns if pace.shut_at else 0
-    pause = asked_ns or min(_LONGEST_PAUSE_NS, max(least_ns, round(longer * _LONGER)))
+    pause = asked_ns or min(LONGEST_PAUSE_NS, max(least_ns, round(longer * _LONGER)))
     return pace._replace(shut_at=pace.shut_at or now, refused_at=now, pause_ns=pause)
+
+
+def admitted_one(pace: Pace, now: int, sent: int, admitted: int, top: float) -> Pace:
+    """Return the pace after an attempt that was sent at `sent` was admitted.
+
+    `admitted` and `top`: as for `reopened`. Where another stretch begins, `begin` is another.
+    """
+    if pace.shut_at:
+        return reopened(pace, now, admitted, top) if sent > pace.refused_at else pace
+    if pace.step_at and now >= pace.step_at and pace.rate < top:
+        return risen(pace, now, top)
+    return pace
 
 
 def reopened(pace: Pace, now: int, admitted: int, top: float) -> Pace:
@@ -96,9 +111,9 @@ def reopened(pace: Pace, now: int, admitted: int, top: float) -> Pace:
         estimate = min(estimate, 0.95 * old)
         trusted = estimate >= _TRUSTED * old
         rate = estimate if trusted else max(0.3 * old, math.sqrt(estimate * old))
-        step = min(_LONGEST_STEP_NS, max(_STEP_NS if trusted else 0, 4 * step))
+        step = min(LONGEST_STEP_NS, max(_STEP_NS if trusted else 0, 4 * step))
     return pace._replace(
-        rate=max(_SLOWEST, rate),
+        rate=max(SLOWEST, rate),
         ceiling=old,
         burst=burst,
         burst_ns=burst_ns,

@@ -33,7 +33,7 @@ class Plan:
     how many GETs, and of what.
     """
 
-    limit: str
+    limit: str | None
     url: str | None
     threads: int = 8
     seconds: float = 0.0

@@ -17,6 +17,8 @@ __all__ = ["MeteredLedger"]
 
 # A hold is written again when somebody else was faster, so often.
 _TRIES = 10
+# Kinds of permits whose price is remembered.
+_MOST_KINDS = 64
 
 
 class MeteredLedger(Ledger):
@@ -36,6 +38,10 @@ class MeteredLedger(Ledger):
         kind = id(rule), price
         found = self._charges.get(kind)
         if found is None:
+            if len(self._charges) >= _MOST_KINDS:
+                # A learned pace changes with every answer. (Whoever waits keeps its own rule.)
+                self._charges.clear()
+                self.rules.clear()
             # The rule is kept, so that its id stays its own.
             self.rules[id(rule)] = rule
             found = self._charges[kind] = charges_of(rule, price)

@@ -495,6 +495,34 @@ class SharedWaiting:
             line = self._line(key, rule)
         self._try(line, line.ledger.raise_to(rule, floor))
 
+    def spend(self, key: str, rule: Rule, price: Price) -> None:
+        """Count what went without a turn."""
+        with self._lock:
+            line = self._line(key, rule)
+            conversation = line.ledger.reserve([(rule, price)])
+        self._try(line, conversation)
+
+    def repace(self, key: str, rule: Bucket, next_ns: int | None = None) -> None:
+        """Let those who wait for a turn by another pace have one by this one.
+
+        `next_ns` is nothing to a fleet: nobody knows who else goes next.
+        """
+        with self._lock:
+            line = self._lines.get(key)
+            if line is None or not line.order:
+                return
+            turns = line.take_all()
+            for one in line.order:
+                if not isinstance(one.rule, Bucket):
+                    continue
+                one.price = round(one.price * rule.interval_ns / one.rule.interval_ns)
+                one.rule = rule
+        if turns:
+            self._try(line, line.ledger.give_back(turns))
+        with self._lock:
+            for one in line.order:
+                open_gate(one.gate)
+
     def take(self, key: str, rule: Rule, price: Price) -> Taken:
         """Take a permit if it is to be had now."""
         try:
