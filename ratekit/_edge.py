@@ -91,6 +91,12 @@ def refusal_headers(refusal: Rejected | DeadlineExceeded) -> dict[str, str]:
     return headers
 
 
+def look_into(answer: Outcome, options: Options) -> None:
+    """Read what the body of an answer says of limits, where that is wanted."""
+    if options.read_bodies or answer.status == 403:
+        answer.look_into(options)
+
+
 def is_short(headers: Mapping[str, str], most: int) -> bool:
     """Return whether an answer says that its body is no longer than `most` bytes."""
     length = headers.get("content-length", "")

@@ -32,12 +32,16 @@ class KeptStream:
         self._response = response
         self._began_ns = began_ns
         self._ended_ns: int | None = None
+        self._is_read = False
         self._inner = response.stream
         self._ahead: list[bytes] = []
         self._rest: Iterable[bytes] = self._inner
 
     def read_ahead(self, most: int, broken: type[Exception]) -> None:
         """Read the body now if it is no longer than `most` bytes, and free its connection."""
+        if self._is_read:
+            return
+        self._is_read = True
         rest = iter(self._inner)
         size = 0
         # A body may trickle: what is not there by then stays unread.
@@ -56,6 +60,20 @@ class KeptStream:
             self._rest = ()
         self._inner.close()
         self._ended_ns = SYSTEM.now_ns()
+
+    def decoded(self, library: Any) -> bytes:
+        """Return what was read ahead, decoded; empty where that was not all of it."""
+        if self._ended_ns is None:
+            return b""
+        headers = self._response.headers
+        coding = {name: headers[name] for name in ("content-encoding",) if name in headers}
+        try:
+            content: bytes = library.Response(
+                200, headers=coding, content=b"".join(self._ahead)
+            ).content
+        except library.DecodingError:
+            return b""
+        return content
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._ahead

@@ -75,6 +75,17 @@ class _Answer(Outcome):
         if unread and _edge.is_short(response.headers, _KEEP):
             self.keep().read_ahead(_KEEP, self._library.module.TransportError)
 
+    def text(self, *, short: bool) -> bytes:
+        response = self.value
+        if response.is_closed or (short and not _edge.is_short(response.headers, _KEEP)):
+            content: bytes = getattr(response, "_content", b"")
+            return content
+        if response.headers.get("content-type", "").startswith("text/event-stream"):
+            return b""
+        stream = self.keep()
+        stream.read_ahead(_KEEP, self._library.module.TransportError)
+        return stream.decoded(self._library.module)
+
     def discard(self) -> None:
         self.value.close()
 
@@ -214,6 +225,7 @@ class SharedTransport:
                 request.extensions = extensions
             answer = _Answer(response, library, began_ns)
             answer.record_for(call)
+            _edge.look_into(answer, call.options)
             return answer
 
         response = _edge.travel(

@@ -31,6 +31,7 @@ class Options:
     False for none at all. `retry`: False never repeats; True repeats also what is not idempotent.
     `idempotency_key`: the value of the `Idempotency-Key` header, the same on every attempt; True
     makes one. `throttle_statuses`: the statuses besides 429 that mean "too fast".
+    `read_bodies`: whether the body of an answer is read for what it says of limits too.
     `max_retry_after`: the longest wait in seconds that a server may ask for. `refusal`: "raise" an
     error where ratekit refuses, or answer with a "response" 429. Of the cache: `ttl`: seconds that
     the answer is kept for, whatever the server says. `refresh`: ask the server, and keep what it
@@ -48,6 +49,7 @@ class Options:
     idempotency_key: str | bool | None = None
     throttle_statuses: frozenset[int] | None = None
     max_retry_after: float | None = None
+    read_bodies: bool | None = None
     priority: int | None = None
     tier: str | None = None
     refusal: str | None = None
@@ -161,6 +163,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "idempotency_key": _check_idempotency_key,
     "throttle_statuses": _check_statuses,
     "max_retry_after": _check_seconds,
+    "read_bodies": _check_flag,
     "priority": _check_priority,
     "tier": _check_text,
     "refusal": _check_refusal,

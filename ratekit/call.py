@@ -6,12 +6,13 @@ library sits at the edge, and never replace them.
 
 import enum
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
 from ratekit._options import NONE, Options
 from ratekit.clock import SYSTEM, Clock, to_ns
 from ratekit.http.reply import Recording, Reply
-from ratekit.quota import Quota, is_refusal, read_quota, wait_of
+from ratekit.quota import NO_HINT, BodyHint, Quota, is_refusal, read_body, read_quota, wait_of
 
 __all__ = ["Call", "Details", "Outcome", "Proceed", "Respond", "SendFailed", "Trip", "Verdict"]
 
@@ -89,8 +90,8 @@ class Outcome:
     """
 
     __slots__ = (
-        "_quotas", "_retry_after", "_verdict", "from_cache", "headers", "held_ns", "recording",
-        "status", "value", "watch",
+        "_quotas", "_retry_after", "_verdict", "from_cache", "headers", "held_ns", "hint",
+        "recording", "status", "value", "watch",
     )  # fmt: skip
 
     def __init__(self, value: Any, status: int | None, headers: Mapping[str, str]) -> None:
@@ -104,14 +105,36 @@ class Outcome:
         self.recording: Recording | None = None
         # The same, also where only its end is of interest.
         self.watch: Recording | None = None
+        # What its body says of limits, where that was looked at.
+        self.hint: BodyHint | None = None
         self._verdict: Verdict | None = None
         self._quotas: tuple[Quota, ...] | None = None
         self._retry_after: tuple[float | None] | None = None
 
     @property
     def is_error(self) -> bool:
-        """Whether the status is one of an error; whatever else it means, the rest is fine."""
-        return self.status is not None and self.status >= 400
+        """Whether the status is one of an error; whatever else it means, the rest is fine.
+
+        So is a 200 whose body says that the request was throttled, where that was looked at.
+        """
+        status = self.status
+        return status is not None and (status >= 400 or (self.hint or NO_HINT).throttled)
+
+    def look_into(self, options: Options) -> None:
+        """Read what the body says of limits: a 403 in plain words, the rest where it was asked for."""
+        status = self.status or 0
+        body = self.text(short=not options.read_bodies)
+        hint = read_body(status, body) if options.read_bodies else None
+        if (hint is None or not hint.throttled) and is_refusal(status, self.headers, body):
+            hint = replace(hint or NO_HINT, throttled=True)
+        self.hint = hint
+
+    def text(self, *, short: bool) -> bytes:
+        """Return the decoded body, if it is here or may be read now; empty where it may not.
+
+        `short`: only one that says that it is.
+        """
+        return b""
 
     def verdict(self, options: Options) -> Verdict:
         """Return what this answer means, by its status and what the server said with it."""
@@ -121,6 +144,8 @@ class Outcome:
 
     def _judge(self, options: Options) -> Verdict:
         status = self.status
+        if self.hint is not None and self.hint.throttled:
+            return Verdict.THROTTLED
         if status is None or status < 400:
             return Verdict.OK
         if status == 429 or (options.throttle_statuses and status in options.throttle_statuses):
@@ -140,6 +165,8 @@ class Outcome:
             wait = None
             if self.status is not None:
                 wait = wait_of(self.status, self.headers, self.quotas())
+                if not wait and self.hint is not None:
+                    wait = self.hint.retry_after or wait
             self._retry_after = (wait,)
         return self._retry_after[0]
 
@@ -149,6 +176,8 @@ class Outcome:
             self._quotas = ()
             if self.status is not None and not self.from_cache:
                 self._quotas = read_quota(self.status, self.headers)
+                if self.hint is not None:
+                    self._quotas += self.hint.quotas
         return self._quotas
 
     def record_for(self, call: "Call") -> None:

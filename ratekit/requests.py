@@ -107,6 +107,11 @@ class _Answer(Outcome):
             version=getattr(response.raw, "version", None) or 11,
         )
 
+    def text(self, *, short: bool) -> bytes:
+        # With stream=True it is the user's to read.
+        content = self.value._content
+        return content if isinstance(content, bytes) else b""
+
     def discard(self) -> None:
         response: Any = self.value
         if not response._content_consumed and _edge.is_short(response.headers, _DRAIN):
@@ -232,6 +237,7 @@ class RateKitAdapter(HTTPAdapter):
                     # Read here, so that an answer which breaks off is another attempt's.
                     response.content  # noqa: B018
                     read = SYSTEM.now_ns()
+                _edge.look_into(answer, options)
             except _PASSING as error:
                 raise _failure(error) from error
             return answer

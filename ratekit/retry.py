@@ -161,7 +161,7 @@ class Retry(Policy):
 
     def _is_fine(self, outcome: Outcome) -> bool:
         status = outcome.status
-        return status is None or (status < 400 and status not in self.statuses)
+        return status is None or not (outcome.is_error or status in self.statuses)
 
     def _matches(self, error: Exception) -> bool:
         if isinstance(self.on, (type, tuple)):

@@ -12,7 +12,7 @@ from typing import Any
 from ratekit.quota.times import Receipt, sane, seconds_in
 from ratekit.quota.values import Quota, amount
 
-__all__ = ["BodyHint", "read_body"]
+__all__ = ["NO_HINT", "BodyHint", "read_body"]
 
 # A longer body is not read: no answer whose purpose is to refuse is.
 _LONGEST = 256 * 1024
@@ -37,6 +37,9 @@ class BodyHint:
     throttled: bool
     retry_after: float | None = None
     quotas: tuple[Quota, ...] = ()
+
+
+NO_HINT = BodyHint(throttled=False)
 
 
 def read_body(status: int, body: bytes) -> BodyHint | None:
