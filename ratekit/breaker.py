@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
-from ratekit import forks
+from ratekit import events, forks
 from ratekit.call import Call, Outcome, Proceed, SendFailed, Verdict
 from ratekit.checks import check_positive
 from ratekit.circuit import (
@@ -38,6 +38,7 @@ from ratekit.errors import (
     RateKitError,
     StoreError,
 )
+from ratekit.events import CircuitChanged, Listener, tell
 from ratekit.policy import Policy, outcome_of
 from ratekit.stores import MemoryStore, Store, open_store
 from ratekit.stores.memory import SHARED, MemorySpace
@@ -222,7 +223,7 @@ class CircuitBreaker(Policy):
             succeeded, least_ns = self._judge(outcome, call, view, took_ns)
         finally:
             call.circuits = others
-            self._leave(key, view, lease, generation, succeeded, least_ns)
+            self._leave(key, view, lease, generation, succeeded, least_ns, call.listeners)
         return outcome
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
@@ -258,6 +259,10 @@ class CircuitBreaker(Policy):
             return result
 
         return surrounded
+
+    def about(self, key: str) -> dict[str, Any]:
+        """Return the state of a key's circuit."""
+        return {"circuit": self.state(key)}
 
     def _key(self, call: Call) -> str | None:
         return call.key if self._key_of is None else self._key_of(call)
@@ -321,6 +326,7 @@ class CircuitBreaker(Policy):
         generation: int,
         succeeded: bool | None,  # noqa: FBT001
         least_ns: int,
+        listeners: tuple[Listener, ...] | None = None,
     ) -> None:
         """Note what came of a call; None: nothing that tells of the server."""
         trip = self._trip
@@ -332,7 +338,7 @@ class CircuitBreaker(Policy):
                     succeeded=succeeded, least_ns=least_ns,
                 )  # fmt: skip
 
-            self._change(key, view, back)
+            self._change(key, view, back, listeners)
             return
         if succeeded is None or view.generation != generation or view.until:
             return
@@ -350,7 +356,7 @@ class CircuitBreaker(Policy):
                 after_success=after_success, least_ns=least_ns,
             )  # fmt: skip
 
-        self._change(key, view, fail)
+        self._change(key, view, fail, listeners)
 
     def _roll(self, view: _View, now: int) -> None:
         """Begin the next part of the window."""
@@ -421,7 +427,13 @@ class CircuitBreaker(Policy):
 
     # The record.
 
-    def _change(self, key: str, view: _View, change: Callable[[Circuit, int], Circuit]) -> None:
+    def _change(
+        self,
+        key: str,
+        view: _View,
+        change: Callable[[Circuit, int], Circuit],
+        listeners: tuple[Listener, ...] | None = None,
+    ) -> None:
         """Change the record, and say so where it was this that opened or closed the circuit."""
 
         def step(state: Any, now: int) -> tuple[Any, tuple[Circuit, Circuit]]:
@@ -436,7 +448,9 @@ class CircuitBreaker(Policy):
             seconds = (after.until - now) / SECOND
             state = _state(after, now)
             what = f"open for {seconds:.1f} s" if state == "open" else state
-            _log.warning("%s: circuit %s", key or "breaker", what)
+            event = CircuitChanged(key, state, max(0.0, seconds) if state == "open" else 0.0)
+            to = events.everywhere if listeners is None else listeners
+            tell(to, event, _log, logging.WARNING, "%s: circuit %s", key or "breaker", what)
 
     def _update(self, key: str, view: _View, change: Callable[[Any, int], tuple[Any, Any]]) -> Any:
         def idle(state: Any) -> int:

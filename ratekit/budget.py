@@ -66,6 +66,10 @@ class RetryBudget:
             return since + 3600 * SECOND
         return since + int(missing / _MILLI / self.per_second * SECOND)
 
+    def left(self, record: Record | None, now: int) -> float:
+        """Return how many retries there are, without those that calls have earned since."""
+        return self._left(record, now) / _MILLI
+
     def _left(self, record: Record | None, now: int) -> int:
         floor = round(self.floor * _MILLI)
         if record is None:

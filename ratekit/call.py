@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, Protocol
 
+from ratekit import events
 from ratekit._options import NONE, Options
 from ratekit.clock import SYSTEM, Clock, to_ns
 from ratekit.http.reply import Recording, Reply
@@ -121,7 +122,7 @@ class Outcome:
         return status is not None and (status >= 400 or (self.hint or NO_HINT).throttled)
 
     def look_into(self, options: Options) -> None:
-        """Read what the body says of limits: a 403 in plain words, the rest where it was asked for."""
+        """Read what the body says: a 403 in plain words, the rest where that was asked for."""
         status = self.status or 0
         body = self.text(short=not options.read_bodies)
         hint = read_body(status, body) if options.read_bodies else None
@@ -254,8 +255,9 @@ class Call:
 
     __slots__ = (
         "_url", "added", "attempts", "body", "circuits", "clock", "collapsed", "deadline_ns",
-        "fallback", "from_cache", "headers", "key", "limited_key", "limiter", "method", "options",
-        "previous", "replayable", "respond", "tls", "trip", "waited_ns", "wanted", "watched",
+        "fallback", "from_cache", "headers", "key", "limited_key", "limiter", "listeners", "method",
+        "options", "previous", "replayable", "respond", "tls", "trip", "waited_ns", "wanted",
+        "watched",
     )  # fmt: skip
 
     def __init__(
@@ -276,6 +278,8 @@ class Call:
         self.headers = headers
         self.key = key
         self.options = options
+        # Who is told what happens to it.
+        self.listeners = events.everywhere
         self.replayable = replayable
         self.clock = clock
         self.attempts = 0

@@ -15,6 +15,7 @@ from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.checks import check_positive
 from ratekit.clock import SECOND, SYSTEM, Clock, new_gate, open_gate, to_ns
 from ratekit.errors import ConfigurationError, DeadlineExceeded
+from ratekit.events import FollowerJoined, deliver
 from ratekit.http.fields import directives, listed
 from ratekit.http.reply import Recording, Reply
 from ratekit.policy import Policy
@@ -258,6 +259,8 @@ class Dedup(Policy):
         max_wait = call.options.max_wait
         until = None if max_wait is None else began + to_ns(max_wait)
         size, grew_at = flight.size(), began
+        if call.listeners:
+            deliver(call.listeners, FollowerJoined(call.limited_key or call.budget_key))
         try:
             while not flight.is_over:
                 now = clock.now_ns()

@@ -12,12 +12,15 @@ import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ratekit._options import NONE, Options, in_force
 from ratekit.call import Call, Outcome, Proceed, SendFailed
 from ratekit.clock import SYSTEM, Clock
-from ratekit.errors import ConfigurationError
+from ratekit.errors import ConfigurationError, DeadlineExceeded, Rejected
+from ratekit.events import Listener, listeners_of
+from ratekit.observed import observed, told
+from ratekit.records import Records
 
 __all__ = ["Pipeline", "Policy"]
 
@@ -73,6 +76,10 @@ class Policy(ABC):
 
         return surrounded
 
+    def about(self, key: str) -> dict[str, Any]:
+        """Return what this policy knows of a key now, for `Pipeline.stats()`."""
+        return {}
+
     def options_here(self, given: Options = NONE) -> Options:
         """Return the options in force for a call that was given `given`."""
         return given.over(in_force())
@@ -89,16 +96,25 @@ def outcome_of(value: object) -> Outcome:
 class Pipeline(Policy):
     """Policies nested, the first outermost; itself a policy.
 
-    `options`: the defaults of every call through it. Raises `ConfigurationError` where the same
+    `options`: the defaults of every call through it. `on_event`: a function, or several, called
+    with every event of these calls (`ratekit.events`). Raises `ConfigurationError` where the same
     policy stands twice, or one that repeats attempts stands below one that must see each of them.
     """
 
     policies: tuple[Policy, ...]
     options: Options
 
-    def __init__(self, *policies: Policy, options: Options = NONE, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        *policies: Policy,
+        options: Options = NONE,
+        clock: Clock = SYSTEM,
+        on_event: Listener | tuple[Listener, ...] | list[Listener] | None = None,
+    ) -> None:
         self.policies = ()
         self.clock = clock
+        self.listeners = listeners_of(on_event)
+        self._records = Records()
         if not isinstance(options, Options):
             raise ConfigurationError(f"options {options!r}: use ratekit.options(...)")
         for policy in policies:
@@ -106,6 +122,7 @@ class Pipeline(Policy):
                 # Its policies are put in its place: there is one road, whoever wrote it down.
                 self.policies += policy.policies
                 options = options.over(policy.options)
+                self.listeners += policy.listeners
             elif isinstance(policy, Policy):
                 self.policies += (policy,)
             else:
@@ -161,9 +178,34 @@ class Pipeline(Policy):
 
     def run(self, call: Call, proceed: Proceed) -> Outcome:
         """Run `proceed` inside all policies."""
+        if self.listeners:
+            call.listeners = (*call.listeners, *self.listeners)
+        if call.listeners:
+            proceed = observed(proceed)
         for policy in reversed(self.policies):
             proceed = _inside(policy.run, proceed)
-        return proceed(call)
+        if call.listeners:
+            proceed = told(proceed)
+        try:
+            outcome = proceed(call)
+        except BaseException as error:
+            refused = isinstance(error, (Rejected, DeadlineExceeded))
+            self._records.ended(call, None, refused=refused)
+            raise
+        self._records.ended(call, outcome)
+        return outcome
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Return what has happened, by key, as plain data; see `docs/metrics.md` for its fields.
+
+        A key is the limiter's, or the origin where no limiter was passed. Of more than 1000 keys
+        those that were not used lately are in "other" together.
+        """
+        said = self._records.read()
+        for key, about in said.items():
+            for policy in self.policies:
+                about.update(policy.about(key))
+        return said
 
     def options_here(self, given: Options = NONE) -> Options:
         """Return the options in force for a call that was given `given`."""
@@ -181,7 +223,7 @@ class Pipeline(Policy):
         if self.token is None:
             self.token = os.urandom(16).hex()
         _copies.setdefault(self.token, self)
-        return _unpickled, (self.token, self.policies, self.options, self.clock)
+        return _unpickled, (self.token, self.policies, self.options, self.clock, self.listeners)
 
 
 # What was pickled here, or came here so. It is as bounded as the pipelines of a program are: a
@@ -193,11 +235,15 @@ _kept: "deque[Pipeline]" = deque(maxlen=64)
 
 
 def _unpickled(
-    token: str, policies: tuple[Policy, ...], options: Options, clock: Clock
+    token: str,
+    policies: tuple[Policy, ...],
+    options: Options,
+    clock: Clock,
+    listeners: tuple[Listener, ...],
 ) -> Pipeline:
     known = _copies.get(token)
     if known is None:
-        copy = Pipeline(*policies, options=options, clock=clock)
+        copy = Pipeline(*policies, options=options, clock=clock, on_event=listeners)
         copy.token = token
         known = _copies.setdefault(token, copy)
         _kept.append(known)

@@ -8,6 +8,7 @@ tries meant for failures.
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from cachetools import TTLCache
 
@@ -16,6 +17,7 @@ from ratekit.budget import RetryBudget
 from ratekit.call import Call, Outcome, Proceed, SendFailed, Verdict
 from ratekit.clock import SECOND, to_ns
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateKitError, Rejected
+from ratekit.events import Retried, tell
 from ratekit.policy import Policy
 from ratekit.stores import MemoryStore
 
@@ -187,10 +189,18 @@ class Retry(Policy):
             return None
         if not throttled and not self._afford(call):
             return None
-        _log.info(
-            "%s: attempt %d: %s; next one in %.2f s", call.key, call.attempts, _why(last), delay
-        )
+        event = Retried(call.limited_key or call.budget_key, call.attempts, _why(last), delay)
+        text = "%s: attempt %d: %s; next one in %.2f s"
+        of = (call.key, call.attempts, event.why, delay)
+        tell(call.listeners, event, _log, logging.INFO, text, *of)
         return delay
+
+    def about(self, key: str) -> dict[str, Any]:
+        """Return how many retries of failures a key has left."""
+        if self.budget is None:
+            return {"retry_budget": None}
+        state, now = self._budgets.look(key)
+        return {"retry_budget": self.budget.left(state, now)}
 
     def _afford(self, call: Call) -> bool:
         budget = self.budget

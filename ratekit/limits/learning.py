@@ -10,12 +10,13 @@ import math
 import re
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ratekit import forks
 from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.clock import SECOND, Clock, to_ns
 from ratekit.errors import DeadlineExceeded, Rejected, StoreError
+from ratekit.events import PaceLearned, QuotaLow, QuotaSeen, deliver, tell
 from ratekit.keys import by_credential
 from ratekit.limits import pace as paces
 from ratekit.limits.gcra import Bucket
@@ -145,6 +146,22 @@ class Learning:
         known = self._known.get(self._key_of(call))
         return math.inf if known is None else known.paced
 
+    def about(self, key: str) -> dict[str, Any]:
+        """Return the pace and the quotas that were learned for an origin, whoever asked."""
+        now = self._clock.now_ns() / SECOND
+        with self._lock:
+            # A credential's key begins with the origin.
+            origin = key.partition(" ")[0]
+            found = [one for name, one in self._known.items() if origin and origin in name]
+            windows = [
+                {"window": name, "left": window.remaining, "reset_in": window.reset_at - now}
+                for one in found
+                for name, window in one.windows.items()
+                if window.reset_at > now
+            ]
+        paced = min((one.paced for one in found), default=math.inf)
+        return {"pace": None if paced == math.inf else paced, "quota": windows}
+
     def _key_of(self, call: Call) -> str:
         key = self._by_credential(call) or call.key
         # The lines of a fleet are the limiter's own: these are not to be its keys too.
@@ -253,7 +270,7 @@ class Learning:
         if outcome.status is None:
             return None
         if outcome.is_error and outcome.verdict(call.options) is Verdict.THROTTLED:
-            return self._refused(key, known, outcome, sent, its)
+            return self._refused(key, known, call, outcome, sent, its)
         quotas = outcome.quotas() if self._headers else ()
         known.admitted += 1
         pace = known.pace
@@ -271,10 +288,12 @@ class Learning:
             changed = self._plan(known, its.pace)
         if changed or is_open:
             # Whoever found out that it is open had the first turn of the new pace.
-            self._follow(key, known, is_first=is_open)
+            self._follow(key, known, call, is_first=is_open)
         if lesson is None:
             return None
-        self._warn_of(key, known, lesson)
+        if call.listeners:
+            deliver(call.listeners, QuotaSeen(key, quotas))
+        self._warn_of(key, known, lesson, call)
         if lesson.hold <= 0:
             return None
         hold_ns = to_ns(min(lesson.hold, _LONGEST_HOLD))
@@ -340,7 +359,9 @@ class Learning:
             known.told = lesson.rate
         return lesson
 
-    def _refused(self, key: str, known: _Known, outcome: Outcome, sent: int, its: Tier) -> int:
+    def _refused(
+        self, key: str, known: _Known, call: Call, outcome: Outcome, sent: int, its: Tier
+    ) -> int:
         asked_ns = to_ns(min(outcome.retry_after() or 0.0, _LONGEST_HOLD))
         # A limit that was told knows how soon there may be a permit.
         least_ns = its.pause_ns if its.pace < math.inf else paces.PAUSE_NS
@@ -359,7 +380,7 @@ class Learning:
         self._hold(key, known, pause_ns)
         if is_news:
             # Whoever was let go to see whether it is still shut spent a turn that was none.
-            self._follow(key, known, next_ns=0)
+            self._follow(key, known, call, next_ns=0)
         return pause_ns
 
     def _plan(self, known: _Known, top: float) -> bool:
@@ -387,7 +408,13 @@ class Learning:
         return True
 
     def _follow(
-        self, key: str, known: _Known, *, next_ns: int | None = None, is_first: bool = False
+        self,
+        key: str,
+        known: _Known,
+        call: Call,
+        *,
+        next_ns: int | None = None,
+        is_first: bool = False,
     ) -> None:
         """Let those who wait follow a new pace, after a first one that has just gone by it."""
         rule = _AT_ONCE if known.way is None else known.way[0]
@@ -396,7 +423,9 @@ class Learning:
             known.said = pace
             if pace < math.inf:
                 how = "the server tells of" if pace == known.told else "its answers come to"
-                _log.info("%s: %s %.4g a second; that is the pace now", key, how, pace)
+                event = PaceLearned(key, pace, pace == known.told)
+                text = "%s: %s %.4g a second; that is the pace now"
+                tell(call.listeners, event, _log, logging.INFO, text, key, how, pace)
         self._line.repace(key, rule, rule.interval_ns if is_first else next_ns)
         debt_ns, known.debt_ns = known.debt_ns, 0
         if debt_ns and self._paces is not None:
@@ -418,12 +447,15 @@ class Learning:
         if self._line.hold(key, rule, length_ns):
             _log.debug("%s: held for %.2f s", key, length_ns / SECOND)
 
-    def _warn_of(self, key: str, known: _Known, lesson: Lesson) -> None:
+    def _warn_of(self, key: str, known: _Known, lesson: Lesson, call: Call) -> None:
         """Warn once when little of a quota is left, and again only after it had recovered."""
         is_low = lesson.left < self._warn
         if is_low and not known.is_low:
             what = f"quota {lesson.name!r}" if lesson.name else "the quota"
-            _log.warning("%s: %.0f %% of %s is left", key, 100 * lesson.left, what)
+            event = QuotaLow(key, lesson.name, lesson.left)
+            text = "%s: %.0f %% of %s is left"
+            share = 100 * lesson.left
+            tell(call.listeners, event, _log, logging.WARNING, text, key, share, what)
         known.is_low = is_low
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 from ratekit.call import Call, Outcome, Proceed, Verdict
 from ratekit.checks import check_number
 from ratekit.clock import SECOND, to_ns
-from ratekit.errors import ConfigurationError, DeadlineExceeded, RateLimited, Rejected
+from ratekit.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    RateLimited,
+    Rejected,
+    StoreError,
+)
+from ratekit.events import HoldReleased, HoldSet, PermitWaited, deliver, tell
 from ratekit.limits.decision import Decision
 from ratekit.limits.learning import Learning
 from ratekit.limits.limit import UNLIMITED, Limit
@@ -33,6 +40,8 @@ _log = logging.getLogger("ratekit.limits")
 # A server may ask for a pause of any length. Beyond this its word is asked for again, so that one
 # absurd answer does not end a process's work for days.
 _LONGEST_HOLD_NS = 3600 * SECOND
+# Of so many holds the end is told.
+_MOST_HELD = 1000
 # A hold worth a warning; a shorter one is all in a day's work.
 _LONG_HOLD_NS = 10 * SECOND
 
@@ -123,6 +132,8 @@ class RateLimiter(Policy):
         self._default = self._tiers.default
         # The usual way, which every permit goes: one attribute less to look up.
         self._take_one = self._default.take_one
+        # The keys whose hold nobody has waited out yet.
+        self._held: set[str] = set()
         self._openings = Openings(self._waiting, self._space.clock)
 
     def _fleet(self) -> "tuple[SharedWaiting, FleetPaces, bytes] | None":
@@ -293,7 +304,7 @@ class RateLimiter(Policy):
             if arrived and not rule.is_punctual:
                 self._waiting.answered(key, rule, used_ns, price)
         if hold_ns is not None:
-            self._hold(key, its, outcome, hold_ns)
+            self._hold(key, its, outcome, hold_ns, call)
         return outcome
 
     def _attempt(
@@ -347,7 +358,7 @@ class RateLimiter(Policy):
         remaining_ns = call.remaining_ns()
         hurried = remaining_ns is not None and (max_wait_ns is None or remaining_ns < max_wait_ns)
         try:
-            return line.wait(  # type: ignore[no-any-return]
+            granted: Granted = line.wait(
                 key,
                 rule,
                 price,
@@ -364,6 +375,15 @@ class RateLimiter(Policy):
                 key=key,
                 retry_after=refusal.retry_after,
             ) from refusal
+        if call.listeners:
+            self._tell_of(call, key, granted)
+        return granted
+
+    def _tell_of(self, call: Call, key: str, granted: Granted) -> None:
+        if key in self._held:
+            self._held.discard(key)
+            deliver(call.listeners, HoldReleased(key))
+        deliver(call.listeners, PermitWaited(key, granted.waited_ns / SECOND))
 
     def _max_wait(self, max_wait: float | None) -> int | None:
         if max_wait is None:
@@ -371,7 +391,7 @@ class RateLimiter(Policy):
         check_number("max_wait", max_wait, unit="seconds")
         return to_ns(max_wait)
 
-    def _hold(self, key: str, its: Tier, outcome: Outcome, length_ns: int) -> None:
+    def _hold(self, key: str, its: Tier, outcome: Outcome, length_ns: int, call: Call) -> None:
         """Hold the key because of what the server answered."""
         if outcome.is_error and not outcome.retry_after():
             # Without a hint, or with "0", which servers say too early: one permit's time.
@@ -381,11 +401,33 @@ class RateLimiter(Policy):
             level = logging.WARNING if outcome.held_ns >= _LONG_HOLD_NS else logging.INFO
             seconds = outcome.held_ns / SECOND
             why = "refused" if outcome.is_error else "its quota is spent"
-            _log.log(level, "%s: %s (%s); held for %.2f s", key, why, outcome.status, seconds)
+            event = HoldSet(key, seconds, outcome.status)
+            text = "%s: %s (%s); held for %.2f s"
+            tell(call.listeners, event, _log, level, text, key, why, outcome.status, seconds)
+            if call.listeners and len(self._held) < _MOST_HELD:
+                self._held.add(key)
+
+    def about(self, key: str) -> dict[str, Any]:
+        """Return the limit of a key, what is left of it, and what the server said is left."""
+        its = self._default
+        try:
+            decision = self.peek(key)
+        except StoreError:
+            return {"limit": self._text()}
+        said = {
+            "limit": self._text(),
+            "permits_left": decision.remaining if its.pace < math.inf else None,
+            "held_for": self.held_for(key),
+        }
+        if self._learning is not None:
+            said.update(self._learning.about(key))
+        return said
+
+    def _text(self) -> str:
+        return "" if self.limit is None else "; ".join(limit.text for limit in self.limits)
 
     def __repr__(self) -> str:
-        limit = "; ".join(limit.text for limit in self.limits)
-        given = "" if self.limit is None else f"{limit!r}, "
+        given = "" if self.limit is None else f"{self._text()!r}, "
         return f"RateLimiter({given}name={self.name!r})"
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -9,13 +9,14 @@ it goes.
 import logging
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 from typing import NamedTuple, TypeVar, cast
 
 from cachetools import TTLCache
 
 from ratekit import forks
-from ratekit.clock import SECOND
+from ratekit.clock import SECOND, Clock
 from ratekit.errors import RateLimited
 from ratekit.limits.gcra import Bucket
 from ratekit.limits.line import Line, Ticket
@@ -23,7 +24,7 @@ from ratekit.limits.rules import Price, Rule, State
 from ratekit.stores import FENCE, Taken
 from ratekit.stores.memory import MemorySpace
 
-__all__ = ["Granted", "Waiting", "line_of", "refusal"]
+__all__ = ["Granted", "Waiting", "line_of", "refusal", "say_wait", "why_waiting"]
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ _log = logging.getLogger("ratekit.limits")
 
 # A wait worth a line in the log, and how often one key may have one.
 _LONG_NS = 10 * SECOND
+_DAY = 43_200.0
 _SAY_EVERY = 60.0
 # Beyond this many lines, those of holds that are over are looked for and dropped. Beyond the
 # most, so are the oldest that are in force: the state keeps the hold itself, and a second one of
@@ -116,12 +118,13 @@ class Waiting:
             if joins:
                 ticket.serial = next(self._serials)
                 line.join(ticket, turn_ns, now)
+            held = line.held_until_ns > now
             loud = (full or wait_ns >= _LONG_NS) and key not in self._said
             if loud:
                 self._said[key] = True
         if loud:
-            why = f"{most} threads wait already" if full else "waiting for a permit"
-            _log.warning("%s: %s: %.1f s", key or "limiter", why, wait_ns / SECOND)
+            why = f"{most} threads wait already" if full else why_waiting(ticket.rule, held=held)
+            say_wait(self._clock, key, wait_ns, why)
         if not joins:
             raise refusal(key, wait_ns, f"{most} wait already")
         return now
@@ -345,6 +348,30 @@ def refusal(key: str, wait_ns: int, why: str) -> RateLimited:
         f"{key or 'the limiter'}: the next permit is {away} s away; {why}",
         key=key,
         retry_after=seconds,
+    )
+
+
+def why_waiting(rule: Rule, *, held: bool) -> str:
+    """Return what a call waits for, for the log."""
+    if held:
+        return "the server has asked for a pause"
+    if isinstance(rule, Bucket):
+        return f"the limit is {rule.limit.text}"
+    return "the limits are reached"
+
+
+def say_wait(clock: Clock, key: str, wait_ns: int, why: str) -> None:
+    """Warn of a long wait."""
+    seconds = wait_ns / SECOND
+    until = datetime.fromtimestamp(clock.wall() + seconds, UTC).astimezone()
+    event = {"event": "LongWait", "key": key, "seconds": seconds, "why": why}
+    _log.warning(
+        "%s: waiting for a permit: %.1f s, until %s (%s)",
+        key or "limiter",
+        seconds,
+        f"{until:%H:%M:%S}" if seconds < _DAY else f"{until:%Y-%m-%d %H:%M:%S}",
+        why,
+        extra={"ratekit": event},
     )
 
 

@@ -25,7 +25,7 @@ from ratekit.limits.shared.ledger import Conversation, Ledger
 from ratekit.limits.shared.metered import MeteredLedger
 from ratekit.limits.shared.recorded import GRACE_NS, RecordedLedger
 from ratekit.limits.shared.turns import SharedLine, Turn, Waiter
-from ratekit.limits.waiting import Granted, refusal
+from ratekit.limits.waiting import Granted, refusal, say_wait, why_waiting
 from ratekit.stores import Taken
 from ratekit.stores.memcached.keys import digest_of
 from ratekit.stores.memcached.server import Server
@@ -282,8 +282,7 @@ class SharedWaiting:
             raise refusal(key, wait_ns, "the pause is longer than is waited for")
         if wait_ns >= _LONG_NS and key not in self._said:
             self._said[key] = True
-            seconds = wait_ns / SECOND
-            _log.warning("%s: waiting for a permit: %.1f s", key or "limiter", seconds)
+            say_wait(line.server.clock, key, wait_ns, why_waiting(waiter.rule, held=held_ns > 0))
 
     def _drop_late(self, line: _Line, now: int) -> bool:
         """Forget the turns that are past using, where the whole process overslept."""

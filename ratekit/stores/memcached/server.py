@@ -10,9 +10,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ratekit import forks
+from ratekit import events, forks
 from ratekit.clock import SECOND, Clock
 from ratekit.errors import StoreError
+from ratekit.events import StoreFound, StoreLost, tell
 from ratekit.stores.memcached.connection import Address, Connection
 from ratekit.stores.memcached.pool import Pool
 from ratekit.stores.memcached.shared_clock import SharedClock
@@ -177,7 +178,9 @@ class Server:
             # Another one may come back in its place.
             self._meta = None
         if first:
-            _log.warning("%s: there is no shared state until it answers", self._why)
+            event = StoreLost(str(self.address), str(error))
+            text = "%s: there is no shared state until it answers"
+            tell(events.everywhere, event, _log, logging.WARNING, text, self._why)
 
     def _found(self) -> None:
         with self._lock:
@@ -187,4 +190,6 @@ class Server:
             seconds = (now - self._lost_at) / SECOND
             self._lost_at = None
             self.found_ns = now
-        _log.warning("memcached at %s answers again, after %.2f s", self.address, seconds)
+        event = StoreFound(str(self.address), seconds)
+        text = "memcached at %s answers again, after %.2f s"
+        tell(events.everywhere, event, _log, logging.WARNING, text, self.address, seconds)
