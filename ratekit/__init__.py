@@ -6,6 +6,7 @@ from ratekit.breaker import CircuitBreaker
 from ratekit.budget import RetryBudget
 from ratekit.cache import Cache
 from ratekit.concurrency import Concurrency
+from ratekit.config import Config
 from ratekit.dedup import Dedup
 from ratekit.errors import (
     CircuitOpen,
@@ -34,6 +35,7 @@ __all__ = [
     "CircuitOpen",
     "Concurrency",
     "ConcurrencyFull",
+    "Config",
     "ConfigurationError",
     "DeadlineExceeded",
     "Decision",
