@@ -94,7 +94,7 @@ def _cache(config: Config, name: str | None) -> Policy | None:
         ttl=config.cache_ttl,
         override=config.cache == "ttl",
         stale_if_error=config.stale_if_error or 0,
-        secret=config.secret,
+        secret=_secret(config),
         store=_store_of(config),
         name=f"{name or 'ratekit'} cache",
         max_bytes=config.cache_size or _CACHE_BYTES,
@@ -136,7 +136,7 @@ def _limiter(config: Config, name: str | None) -> Policy | None:
     return RateLimiter(
         config.limit,
         name=name,
-        key_of=key_function(config.key, config.secret),
+        key_of=key_function(config.key, _secret(config)),
         tiers=config.tiers,
         headroom=config.headroom,
         store=_store_of(config),
@@ -166,6 +166,11 @@ _PARTS: tuple[tuple[Callable[[Config, str | None], Policy | None], tuple[str, ..
     (_concurrency, ("concurrency",)),
 )
 """In the order of the road, each with the settings that it is made of."""
+
+
+def _secret(config: Config) -> bytes | None:
+    # It was given as either, and read.
+    return config.secret if isinstance(config.secret, bytes) else None
 
 
 def _store_of(config: Config) -> MemcachedStore | None:

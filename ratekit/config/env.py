@@ -31,7 +31,8 @@ def gather(
         if not variable.startswith(prefix) or variable == f"{prefix}{FILE}":
             continue
         if variable not in names:
-            near = nearest(variable, [*names, f"{prefix}{FILE}"])
+            known = [*map(str.upper, SETTINGS), FILE]
+            near = nearest(variable.removeprefix(prefix), known, prefix)
             raise ConfigurationError(f"{variable}: no such variable{near}")
         if value.strip():
             said[names[variable]] = value

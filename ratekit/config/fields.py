@@ -138,7 +138,7 @@ class Config:
         "while memcached is away: keep to a share of the limit, refuse, or let all through",
         unset="local",
     )
-    secret: bytes | None = setting(
+    secret: bytes | str | None = setting(
         texts.SECRET, "what credentials are hashed with in keys", unset="none",
     )
     log: str | None = setting(

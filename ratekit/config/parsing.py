@@ -84,6 +84,8 @@ def seconds(*, above_0: bool = False, word: str | None = None, means: Any = None
     def read(value: Any) -> Any:
         if value == means or (word is not None and word_of(value) == word):
             return means
+        if isinstance(value, str):
+            value = value.rstrip().removesuffix("s")
         number = _number(value)
         if number < 0 or (above_0 and not number):
             raise Wrong

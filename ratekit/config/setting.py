@@ -60,11 +60,12 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
-    """Return the end of an error about a name that is not known."""
+def nearest(name: object, known: Iterable[str], prefix: str = "") -> str:
+    """Return the end of an error about a name that is not known; both stand behind a prefix."""
     from difflib import get_close_matches  # slow to import, and for errors alone
 
-    known = list(known)
-    near = get_close_matches(str(name), known, n=1)
-    near = near or get_close_matches(str(name).lower(), known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(known)}"
+    by_word = {word.lower(): f"{prefix}{word}" for word in known}
+    near = get_close_matches(str(name).lower(), by_word, n=1)
+    if near:
+        return f"; did you mean {by_word[near[0]]}?"
+    return f"; use one of {', '.join(by_word.values())}"

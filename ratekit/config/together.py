@@ -63,7 +63,8 @@ def check_together(config: "Config", label: Callable[[str], str]) -> None:
         )
     if config.retry_cap < config.retry_base:
         raise wrong(
-            "retry_cap",
-            f"the longest pause is below the first one, {label('retry_base')} "
-            f"{config.shown('retry_base')!r}; use a longer one",
+            "retry_cap" if config.source("retry_cap") else "retry_base",
+            f"the first pause, {label('retry_base')} of {config.shown('retry_base')}, is longer "
+            f"than the longest, {label('retry_cap')} of {config.shown('retry_cap')}; use a lower "
+            "base or a higher cap",
         )
