@@ -138,7 +138,8 @@ def _cache(config: Config, call: Call) -> str:
 def _retry(config: Config, call: Call) -> str:
     if not config.retry_attempts:
         return "off"
-    attempts = f"{config.retry_attempts} attempts for failures"
+    number = config.retry_attempts
+    attempts = f"{number} attempt{'s' if number > 1 else ''} for failures"
     if any(name.lower() == "idempotency-key" for name in call.headers):
         return f"{attempts}, by its Idempotency-Key"
     if call.method not in config.retry_methods:

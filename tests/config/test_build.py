@@ -262,9 +262,12 @@ def test_a_child_can_ask_for_a_pipeline_though_a_parent_thread_was_making_one() 
     with _making.lock:
         child = os.fork()
         if not child:
-            right = shared(Config(limit="5/second")) is known
-            shared(Config(limit="6/second"))
-            os._exit(0 if right else 1)
+            code = 1
+            try:
+                code = int(shared(Config(limit="5/second")) is not known)
+                shared(Config(limit="6/second"))
+            finally:
+                os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 

@@ -62,12 +62,12 @@ def test_config_tells_every_value_and_its_source(run: Run, file: Path) -> None:
     assert top.keys() >= SETTINGS.keys()
     assert top["max_wait"] == "9 s file"
     assert top["retry_cap"] == "60 s RATEKIT_RETRY_CAP"
-    assert top["secret"] == "*** RATEKIT_SECRET"
+    assert top["secret"] == "*** RATEKIT_SECRET"  # noqa: S105
     assert top["headroom"] == "99% default"
     assert lines[-3:] == [
         'host "api.example.com"',
         "",
-        "limit  1000/hour window                     file [host.\"api.example.com\"]",
+        'limit  1000/hour window                     file [host."api.example.com"]',
     ]
     assert SECRET not in text
 
@@ -136,8 +136,10 @@ EXPLAINED: list[tuple[dict[str, Any], str, str, str]] = [
         {"limit": "9/second window; 5000/hour fixed"},
         "GET",
         "limit",
-        "9/second window: never more than 9 a second, wherever that begins; 5000/hour fixed: "
-        "5000 a hour, counted from the full hour (in code)",
+        (
+            "9/second window: never more than 9 a second, wherever that begins; 5000/hour fixed: "
+            "5000 a hour, counted from the full hour (in code)"
+        ),
     ),
     (
         {"limit": "100/second burst 20", "store": "memcached://h"},
@@ -160,14 +162,20 @@ EXPLAINED: list[tuple[dict[str, Any], str, str, str]] = [
     ({}, "GET", "key", "https://api.example.com (default)"),
     ({"key": "/users/{id}"}, "GET", "key", "https://api.example.com /users/{id} (in code)"),
     ({}, "GET", "cache", "off (default)"),
-    ({"cache": "rfc"}, "GET", "cache", "as the server says (RFC 9111); for the same credentials "
-     "(in code)"),
+    (
+        {"cache": "rfc"},
+        "GET",
+        "cache",
+        "as the server says (RFC 9111); for the same credentials (in code)",
+    ),
     (
         {"cache": "ttl", "cache_ttl": 9, "stale_if_error": 60},
         "GET",
         "cache",
-        "9 s, whatever the server says; 60 s longer while it fails; for the same credentials "
-        "(in code)",
+        (
+            "9 s, whatever the server says; 60 s longer while it fails; for the same credentials "
+            "(in code)"
+        ),
     ),
     (
         {"cache": "rfc"},
@@ -182,8 +190,10 @@ EXPLAINED: list[tuple[dict[str, Any], str, str, str]] = [
         {},
         "POST",
         "retry",
-        "4 attempts for failures, where it was surely not acted on (never sent, or refused) "
-        "(default)",
+        (
+            "4 attempts for failures, where it was surely not acted on (never sent, or refused) "
+            "(default)"
+        ),
     ),
     ({"retry_attempts": "off"}, "GET", "retry", "off (in code)"),
     ({"retry_budget": None}, "GET", "retry budget", "none (in code)"),
@@ -204,19 +214,27 @@ EXPLAINED: list[tuple[dict[str, Any], str, str, str]] = [
         {"spend": "even", "warn_below": 0.2},
         "GET",
         "learning",
-        "from refusals and quota headers; spent evenly over its window; a warning below 20% "
-        "(in code)",
+        (
+            "from refusals and quota headers; spent evenly over its window; a warning below 20% "
+            "(in code)"
+        ),
     ),
-    ({"adapt": "aimd"}, "GET", "learning", "from refusals: slower after one, faster while there is "
-     "none (in code)"),
+    (
+        {"adapt": "aimd"},
+        "GET",
+        "learning",
+        "from refusals: slower after one, faster while there is none (in code)",
+    ),
     ({"max_wait": 5}, "GET", "wait", "at most 5 s (in code)"),
     ({"concurrency": 4}, "GET", "concurrency", "4 in flight to https://api.example.com (in code)"),
     (
         {"timeout": (3, 10)},
         "GET",
         "timeouts",
-        "requests: 3 s to connect, 10 s to read, where the call gives none; httpx: the client's "
-        "own (in code)",
+        (
+            "requests: 3 s to connect, 10 s to read, where the call gives none; httpx: the "
+            "client's own (in code)"
+        ),
     ),
     ({"deadline": 9}, "GET", "deadline", "9 s (in code)"),
     ({"refusal": "response"}, "GET", "if refused here", "a 429 with Retry-After (in code)"),
@@ -225,15 +243,19 @@ EXPLAINED: list[tuple[dict[str, Any], str, str, str]] = [
         {"store": "memcached://h", "namespace": "n", "on_store_error": "closed"},
         "GET",
         "store",
-        "memcached://h, namespace n, name ratekit; while it is away a process refuses every call "
-        "(in code)",
+        (
+            "memcached://h, namespace n, name ratekit; while it is away a process refuses every "
+            "call (in code)"
+        ),
     ),
     (
         {"store": "memcached://h", "hosts": {"*.example.com": {"limit": "1/second"}}},
         "GET",
         "store",
-        "memcached://h, name ratekit *.example.com; while it is away a process keeps to its share "
-        "of the limit (in code)",
+        (
+            "memcached://h, name ratekit *.example.com; while it is away a process keeps to its "
+            "share of the limit (in code)"
+        ),
     ),
     (
         {"hosts": {"*.example.com": {"max_wait": 5}}},
