@@ -1,12 +1,13 @@
 """ratekit: a synchronous program as a good and fast citizen of other people's HTTP APIs."""
 
+from typing import TYPE_CHECKING, Any
+
 from ratekit._options import Options, options
 from ratekit.backoff import Backoff
 from ratekit.breaker import CircuitBreaker
 from ratekit.budget import RetryBudget
 from ratekit.cache import Cache
 from ratekit.concurrency import Concurrency
-from ratekit.config import Config
 from ratekit.dedup import Dedup
 from ratekit.errors import (
     CircuitOpen,
@@ -25,6 +26,9 @@ from ratekit.limits.limiter import RateLimiter
 from ratekit.policy import Pipeline, Policy
 from ratekit.retry import Retry
 from ratekit.stores import MemcachedStore, MemoryStore
+
+if TYPE_CHECKING:
+    from ratekit.config import Config
 
 __version__ = "0.1.0"
 
@@ -56,3 +60,13 @@ __all__ = [
     "StoreError",
     "options",
 ]
+
+if not TYPE_CHECKING:  # a checker must not take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        # A program that builds its pipeline itself does not pay for reading settings.
+        if name == "Config":
+            from ratekit.config import Config
+
+            return Config
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,8 +9,6 @@ from typing import Any
 
 from ratekit._options import Options
 from ratekit.call import Call, Outcome, SendFailed
-from ratekit.config import Config
-from ratekit.config.build import shared
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateKitError, Rejected
 from ratekit.http.reply import Reply
 from ratekit.policy import Pipeline, Policy
@@ -32,6 +30,10 @@ Refusals = Mapping[type[RateKitError], type[Rejected] | type[DeadlineExceeded]]
 def pipeline_of(given: Policy | None) -> Pipeline:
     """Return the pipeline of an edge: the one given, one of a lone policy, or the environment's."""
     if given is None:
+        # Slow to import, and not needed by whoever has a pipeline.
+        from ratekit.config import Config
+        from ratekit.config.build import shared
+
         return shared(Config.from_env())
     if isinstance(given, Pipeline):
         return given

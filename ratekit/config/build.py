@@ -77,7 +77,7 @@ def _pipeline(config: Config, section: str, made: dict[tuple[Any, str], Policy |
         max_wait=config.max_wait,
         deadline=config.deadline,
         timeout=config.timeout,
-        throttle_statuses=config.throttle_statuses or None,
+        throttle_statuses=frozenset(config.throttle_statuses) or None,
         max_retry_after=config.max_retry_after,
         refusal=config.refusal,
     )

@@ -4,7 +4,7 @@ Each setting is one field, with the kind of its values and a line about it; the 
 of a file and the tables of the docs follow from these.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Self
@@ -67,7 +67,7 @@ class Config:
     warn_below: float = setting(
         kinds.share(), "log a warning when less of a quota is left", default=0.1,
     )
-    throttle_statuses: frozenset[int] = setting(
+    throttle_statuses: Collection[int] = setting(
         kinds.statuses(400), 'statuses besides 429 that mean "too fast"', default=frozenset(),
     )
     concurrency: int | None = setting(
@@ -101,11 +101,11 @@ class Config:
     retry_budget: float | None = setting(
         kinds.share(off=True), "the most retries, as a share of the calls", default=0.1,
     )
-    retry_statuses: frozenset[int] = setting(
+    retry_statuses: Collection[int] = setting(
         kinds.statuses(200), "answers worth another attempt",
         default=frozenset({408, 425, 429, 500, 502, 503, 504, 529}),
     )
-    retry_methods: frozenset[str] = setting(
+    retry_methods: Collection[str] = setting(
         kinds.METHODS, "what may be repeated though the server may have acted on it",
         default=frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}),
     )

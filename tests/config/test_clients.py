@@ -1,6 +1,8 @@
 """Clients that are given no pipeline: what the environment says, and one state for all of them."""
 
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +109,20 @@ def test_each_call_goes_by_the_section_of_its_host(
             assert (answer.status_code, answer.ratekit.attempts) == (503, 2)  # type: ignore[attr-defined]
             assert client2.get(other.url).extensions["ratekit"].attempts == 2
         assert (one.stats().requests, other.stats().requests) == (1, 4)
+
+
+def test_who_brings_a_pipeline_does_not_load_the_settings() -> None:
+    """They take a tenth of the time that importing ratekit takes; `ratekit.Config` is there."""
+    code = (
+        "import sys, ratekit, ratekit.requests, ratekit.httpx\n"
+        "ratekit.requests.RateKitAdapter(ratekit.Retry())\n"
+        "print('ratekit.config' in sys.modules, ratekit.Config.__name__)"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "Config"]
+    with pytest.raises(AttributeError, match="no attribute 'Configuration'"):
+        ratekit.Configuration  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_options_go_before_what_the_environment_says(
