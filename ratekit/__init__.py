@@ -1,5 +1,7 @@
 """ratekit: a synchronous program as a good and fast citizen of other people's HTTP APIs."""
 
+from typing import TYPE_CHECKING, Any
+
 from ratekit._options import Options, options
 from ratekit.backoff import Backoff
 from ratekit.breaker import CircuitBreaker
@@ -25,6 +27,9 @@ from ratekit.policy import Pipeline, Policy
 from ratekit.retry import Retry
 from ratekit.stores import MemcachedStore, MemoryStore
 
+if TYPE_CHECKING:
+    from ratekit.config import Config
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -34,6 +39,7 @@ __all__ = [
     "CircuitOpen",
     "Concurrency",
     "ConcurrencyFull",
+    "Config",
     "ConfigurationError",
     "DeadlineExceeded",
     "Decision",
@@ -54,3 +60,13 @@ __all__ = [
     "StoreError",
     "options",
 ]
+
+if not TYPE_CHECKING:  # a checker must not take every name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        # A program that builds its pipeline itself does not pay for reading settings.
+        if name == "Config":
+            from ratekit.config import Config
+
+            return Config
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

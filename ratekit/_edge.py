@@ -12,7 +12,6 @@ from ratekit.call import Call, Outcome, SendFailed
 from ratekit.errors import ConfigurationError, DeadlineExceeded, RateKitError, Rejected
 from ratekit.http.reply import Reply
 from ratekit.policy import Pipeline, Policy
-from ratekit.retry import Retry
 
 __all__ = [
     "IDEMPOTENCY_KEY",
@@ -29,9 +28,13 @@ Refusals = Mapping[type[RateKitError], type[Rejected] | type[DeadlineExceeded]]
 
 
 def pipeline_of(given: Policy | None) -> Pipeline:
-    """Return the pipeline of an edge: the one given, one made of a lone policy, or the default."""
+    """Return the pipeline of an edge: the one given, one of a lone policy, or the environment's."""
     if given is None:
-        return Pipeline(Retry())
+        # Slow to import, and not needed by whoever has a pipeline.
+        from ratekit.config import Config
+        from ratekit.config.build import shared
+
+        return shared(Config.from_env())
     if isinstance(given, Pipeline):
         return given
     if isinstance(given, Policy):

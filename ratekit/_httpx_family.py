@@ -193,14 +193,16 @@ class SharedTransport:
             response = response_of(reply, more, request.method, library.module)
             return _Answer(response, library, 0)
 
+        origin = _origin_of(request.url)
+        pipeline = self.pipeline.at(origin)
         call = Call(
             request.method,
             request.url,
             request.headers,
-            key=_origin_of(request.url),
-            options=_edge.chosen_options(self.pipeline, request.extensions.get("ratekit")),
+            key=origin,
+            options=_edge.chosen_options(pipeline, request.extensions.get("ratekit")),
             replayable=replayable,
-            clock=self.pipeline.clock,
+            clock=pipeline.clock,
             respond=respond,
             body=lambda: bytes_of(request),
         )
@@ -229,7 +231,7 @@ class SharedTransport:
             return answer
 
         response = _edge.travel(
-            self.pipeline, call, attempt, library.refused, request.headers.setdefault
+            pipeline, call, attempt, library.refused, request.headers.setdefault
         )
         extensions = response.extensions
         extensions["ratekit"] = call.details()

@@ -23,6 +23,7 @@ def commands() -> "click.Group":
 
     from ratekit.demo.command import demo
     from ratekit.doctor import doctor, status
+    from ratekit.explain import config, explain
 
     group = click.Group(
         "ratekit", help="Rate limits, retries and pacing for other people's HTTP APIs."
@@ -30,6 +31,8 @@ def commands() -> "click.Group":
     group.add_command(demo)
     group.add_command(doctor())
     group.add_command(status())
+    group.add_command(config())
+    group.add_command(explain())
     versioned: click.Group = click.version_option(
         ratekit.__version__, prog_name="ratekit", message="%(prog)s %(version)s"
     )(group)

@@ -46,10 +46,11 @@ class _RecordedStream(RecordedStream, httpx.SyncByteStream):
 class RateKitTransport(SharedTransport, httpx.BaseTransport):
     """Sends the requests of a `httpx.Client` through a pipeline.
 
-    `pipeline`: a `Pipeline` or a single policy; without one, retries alone. `transport`: another
-    transport to send through; without one an `httpx.HTTPTransport` is made, which takes the other
-    arguments (`verify`, `http2`, `proxy`, `limits`, ...; a client that is given a transport no
-    longer looks at its own). The environment's proxies are used as a client would use them.
+    `pipeline`: a `Pipeline` or a single policy; without one, what the environment says (`Config`),
+    the same one for every client of this process. `transport`: another transport to send through;
+    without one an `httpx.HTTPTransport` is made, which takes the other arguments (`verify`,
+    `http2`, `proxy`, `limits`, ...; a client that is given a transport no longer looks at its own).
+    The environment's proxies are used as a client would use them.
 
     Raises `ConfigurationError` where the transport is told to retry as well (`retries`): its
     repeats would pass by the limiter.

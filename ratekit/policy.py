@@ -8,12 +8,14 @@ retry -> limiter -> attempt
 import functools
 import inspect
 import os
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+from ratekit import forks
 from ratekit._options import NONE, Options, in_force
 from ratekit.call import Call, Outcome, Proceed, SendFailed
 from ratekit.clock import SYSTEM, Clock
@@ -22,7 +24,7 @@ from ratekit.events import Listener, listeners_of
 from ratekit.observed import observed, told
 from ratekit.records import Records
 
-__all__ = ["Pipeline", "Policy"]
+__all__ = ["Pipeline", "Policy", "one_for"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +47,8 @@ class Policy(ABC):
     """Whether nothing may stand further in than this policy."""
     spares_attempts = False
     """Whether this policy may answer by itself, so that nothing further out should count that."""
+    chooses = False
+    """Whether this policy has a pipeline for each host, `at(origin)`."""
 
     @abstractmethod
     def run(self, call: Call, proceed: Proceed) -> Outcome:
@@ -131,6 +135,8 @@ class Pipeline(Policy):
                     "RateLimiter('100/minute'), one after the other"
                 )
         self.options = options
+        alone: Any = self.policies[0] if len(self.policies) == 1 else None
+        self._chooser: Any = alone if alone is not None and alone.chooses else None
         # Names this pipeline wherever copies of it are; made when it is first pickled.
         self.token: str | None = None
         self._check()
@@ -207,6 +213,11 @@ class Pipeline(Policy):
                 about.update(policy.about(key))
         return said
 
+    def at(self, origin: str) -> "Pipeline":
+        """Return the pipeline for the calls to an origin: itself, or what it has for that host."""
+        chooser = self._chooser
+        return self if chooser is None else chooser.at(origin)
+
     def options_here(self, given: Options = NONE) -> Options:
         """Return the options in force for a call that was given `given`."""
         here = in_force()
@@ -248,6 +259,34 @@ def _unpickled(
         known = _copies.setdefault(token, copy)
         _kept.append(known)
     return known
+
+
+class _Making:
+    """The lock under which a pipeline that has a token from the beginning is made."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        forks.renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """In a child: whoever held the lock does not exist here."""
+        self.lock = threading.Lock()
+
+
+_making = _Making()
+
+
+def one_for(token: str, make: Callable[[], Pipeline]) -> Pipeline:
+    """Return the pipeline of this token: one in a process, made when it is first asked for."""
+    with _making.lock:
+        known = _copies.get(token)
+        if known is None:
+            made = make()
+            made.token = token
+            known = _copies.setdefault(token, made)
+            # Who makes a client for each job must not get a new budget with it.
+            _kept.append(known)
+        return known
 
 
 def _inside(run: Callable[[Call, Proceed], Outcome], proceed: Proceed) -> Callable[[Call], Outcome]:

@@ -125,7 +125,8 @@ class _Answer(Outcome):
 class RateKitAdapter(HTTPAdapter):
     """Sends the requests of a session through a pipeline.
 
-    `pipeline`: a `Pipeline` or a single policy; without one, retries alone. `adapter`: another
+    `pipeline`: a `Pipeline` or a single policy; without one, what the environment says (`Config`),
+    the same one for every client of this process. `adapter`: another
     adapter to send through (a toolbelt's, a mock's); without one it is itself the `HTTPAdapter`,
     and takes that one's own arguments (the connection pool is sized for 64 threads).
 
@@ -186,7 +187,9 @@ class RateKitAdapter(HTTPAdapter):
         Raises what requests raises, and where ratekit refuses `RateLimited` or
         `DeadlineExceeded`, which are `requests.RequestException` too.
         """
-        options = _edge.chosen_options(self.pipeline, None)
+        origin = origin_of(request.url or "")
+        pipeline = self.pipeline.at(origin)
+        options = _edge.chosen_options(pipeline, None)
         headers: Any = request.headers
         began = headed = read = 0
 
@@ -200,10 +203,10 @@ class RateKitAdapter(HTTPAdapter):
             request.method,
             request.url,
             headers,
-            key=origin_of(request.url or ""),
+            key=origin,
             options=options,
             replayable=request.body is None or _is_replayable(request.body, request),
-            clock=self.pipeline.clock,
+            clock=pipeline.clock,
             respond=respond,
             body=lambda: _bytes_of(request.body),
         )
@@ -244,7 +247,7 @@ class RateKitAdapter(HTTPAdapter):
 
         try:
             response: requests.Response = _edge.travel(
-                self.pipeline, call, attempt, _REFUSED, headers.setdefault
+                pipeline, call, attempt, _REFUSED, headers.setdefault
             )
         except (Rejected, RateLimited, CircuitOpen, ConcurrencyFull, DeadlineExceeded) as refusal:
             refusal.request = request

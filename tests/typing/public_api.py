@@ -27,6 +27,13 @@ assert_type(limiter.acquire("k", cost=2, max_wait=1.5), Decision)
 assert_type(limiter.limits, tuple[Limit, ...])
 assert_type(retry_after({"retry-after": "1"}), float | None)
 
+config = ratekit.Config(limit="100/minute", retry_statuses=[503], hosts={"a.org": {"deadline": 5}})
+assert_type(config.pipeline(), Pipeline)
+assert_type(ratekit.Config.from_env(limit="1/second"), ratekit.Config)
+assert_type(config.limit, str | None)
+config.limit = "1/second"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+ratekit.Nothing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # noqa: B018
+
 session = requests.Session()
 session.mount("https://", RateKitAdapter(pipeline))
 session.mount("http://", RateKitAdapter(limiter, adapter=HTTPAdapter()))
