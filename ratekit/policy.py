@@ -207,6 +207,11 @@ class Pipeline(Policy):
         A key is the limiter's, or the origin where no limiter was passed. Of more than 1000 keys
         those that were not used lately are in "other" together.
         """
+        if self._chooser is not None:
+            # Each of its pipelines counts its own.
+            return {
+                key: said for one in self._chooser.pipelines() for key, said in one.stats().items()
+            }
         said = self._records.read()
         for key, about in said.items():
             for policy in self.policies:

@@ -35,13 +35,13 @@ LAYERS = (
         "requests",
     }
     | {"batch", "config", "jobs"},
-    {"__main__", "cli", "demo", "doctor", "explain", "testing"},
+    {"__main__", "auto", "cli", "demo", "doctor", "explain", "run", "testing"},
 )
 
 # Which modules may import what others wrote. Everything else comes with Python.
 OUTSIDE = {
     "cachetools": set[str]().union(*LAYERS),
-    "click": {"cli", "demo", "doctor", "explain"},
+    "click": {"cli", "run", "demo", "doctor", "explain"},
     "httpcore": {"httpx"},
     "httpcore2": {"httpx2"},
     "httpx": {"httpx", "cli", "demo"},

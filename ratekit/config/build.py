@@ -78,6 +78,7 @@ def _pipeline(config: Config, section: str, made: dict[tuple[Any, str], Policy |
         deadline=config.deadline,
         timeout=config.timeout,
         throttle_statuses=frozenset(config.throttle_statuses) or None,
+        read_bodies=config.read_bodies or None,
         max_retry_after=config.max_retry_after,
         refusal=config.refusal,
     )

@@ -70,6 +70,9 @@ class Config:
     throttle_statuses: Collection[int] = setting(
         kinds.statuses(400), 'statuses besides 429 that mean "too fast"', default=frozenset(),
     )
+    read_bodies: bool = setting(
+        kinds.SWITCH, "read what the bodies of answers say of limits too", default=False,
+    )
     concurrency: int | None = setting(
         kinds.whole(1, None), "the most attempts in flight for each host", unset="off",
     )

@@ -97,6 +97,10 @@ class ByHost(Policy):
             known = self._known[origin] = self.default if pattern is None else self.hosts[pattern]
         return known
 
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        """Return all of them."""
+        return self.default, *self.hosts.values()
+
     def run(self, call: Call, proceed: Proceed) -> Outcome:
         """Run the call down the pipeline of its host."""
         return self.at(call.key).run(call, proceed)
