@@ -178,7 +178,7 @@ everywhere: tuple[Listener, ...] = ()
 
 _MOST_SAID, _SAY_EVERY = 100, 60.0
 # A listener that fails is worth a line in the log once a minute.
-_said: dict[int, float] = {}
+_said: dict[int, tuple[Listener, float]] = {}
 
 
 def listen(listener: Listener) -> Callable[[], None]:
@@ -200,7 +200,7 @@ def listeners_of(given: Listener | tuple[Listener, ...] | list[Listener] | None)
     """Return one listener or several as a tuple. Raises `ConfigurationError`."""
     if given is None:
         return ()
-    several = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    several = (given,) if callable(given) or not isinstance(given, (tuple, list)) else tuple(given)
     for one in several:
         if not callable(one):
             raise ConfigurationError(
@@ -216,10 +216,11 @@ def deliver(listeners: tuple[Listener, ...], event: Event) -> None:
             listener(event)
         except Exception:  # noqa: BLE001  (whatever it was, it is logged)
             now = SYSTEM.now_ns() / SECOND
-            if now - _said.get(id(listener), -_SAY_EVERY) >= _SAY_EVERY:
+            known, at = _said.get(id(listener), (None, 0.0))
+            if known is not listener or now - at >= _SAY_EVERY:
                 if len(_said) >= _MOST_SAID:
                     _said.clear()
-                _said[id(listener)] = now
+                _said[id(listener)] = listener, now
                 _log.exception("the listener %r failed", listener)
 
 

@@ -49,7 +49,7 @@ OUTSIDE = {
     "opentelemetry": {"metrics.otel"},
     "prometheus_client": {"metrics.prometheus"},
     "pymemcache": {"stores.memcached.connection", "stores.memcached.store"},
-    "requests": {"requests", "_requests_bodies", "cli", "demo"},
+    "requests": {"auto", "requests", "_requests_bodies", "cli", "demo"},
     "rich": {"cli", "demo"},
     "urllib3": {"requests", "_requests_bodies", "cli", "demo"},
 }

@@ -33,7 +33,7 @@ from ratekit.requests import RateKitAdapter
 from ratekit.testing import ApiServer
 from tests.benchmarks.measure import Finding, Settings, load, middle, print_table
 
-__all__ = ["COLUMNS", "pairs", "run"]
+__all__ = ["COLUMNS", "Get", "Offline", "pairs", "run"]
 
 _BODY = b'{"items": [1, 2, 3], "next": null}'
 _TYPE = {"Content-Type": "application/json", "Content-Length": str(len(_BODY))}
@@ -77,10 +77,11 @@ class Delta(NamedTuple):
         ]
 
 
-class _Offline(HTTPAdapter):
+class Offline(HTTPAdapter):
     """An adapter with no server behind it: a fresh answer to every request."""
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """Answer."""
         raw = HTTPResponse(io.BytesIO(_BODY), _TYPE, 200, preload_content=False)
         return self.build_response(request, raw)
 
@@ -95,8 +96,8 @@ def _requests(*, network: bool) -> Iterator[tuple[Get, Get]]:
         if network:
             surrounded.mount("http://", RateKitAdapter(_pipeline()))
         else:
-            bare.mount("http://", _Offline())
-            surrounded.mount("http://", RateKitAdapter(_pipeline(), adapter=_Offline()))
+            bare.mount("http://", Offline())
+            surrounded.mount("http://", RateKitAdapter(_pipeline(), adapter=Offline()))
         yield bare.get, surrounded.get
 
 
