@@ -1,4 +1,4 @@
-"""Three SDKs as they come, on requests, httpx and httpx2, under a limit that they do not know of."""
+"""Three SDKs as they come, on requests, httpx and httpx2, under a limit unknown to them."""
 
 import os
 import subprocess
@@ -13,8 +13,10 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 import notion_client, openai, stripe
 site = os.environ["SITE"]
-pay = stripe.StripeClient("sk_test", base_addresses={"api": site}, http_client=stripe.RequestsClient())
-notes, model = notion_client.Client(auth="s", base_url=site), openai.OpenAI(api_key="s", base_url=site)
+over = stripe.RequestsClient()
+pay = stripe.StripeClient("sk_test", base_addresses={"api": site}, http_client=over)
+notes = notion_client.Client(auth="s", base_url=site)
+model = openai.OpenAI(api_key="s", base_url=site)
 calls = [lambda: pay.v1.customers.retrieve("1"), notes.users.me, lambda: model.models.retrieve("m")]
 with ThreadPoolExecutor(12) as pool:
     print(len(list(pool.map(lambda call: call(), calls * 50))))
