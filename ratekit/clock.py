@@ -7,8 +7,15 @@ means something only beside the clock it came from. Tests hand in a `ratekit.tes
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["SECOND", "SYSTEM", "Clock", "SystemClock", "new_gate", "open_gate", "to_ns"]
+from ratekit.errors import Cancelled
+
+__all__ = [
+    "SECOND", "SYSTEM", "Clock", "Stop", "SystemClock", "carrying", "new_gate", "open_gate",
+    "to_ns",
+]  # fmt: skip
 
 SECOND = 1_000_000_000
 """Nanoseconds in a second."""
@@ -75,6 +82,57 @@ class Clock(ABC):
         """Pause the calling thread until `gate` is opened, at most `seconds`; it may wake early."""
 
 
+class Stop:
+    """Ends the waits of the threads that carry it: `with carrying(stop)`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._gates: set[threading.Lock] = set()
+        self.is_set = False
+
+    def set(self) -> None:
+        """Let every wait of those threads raise `Cancelled`, now and from now on."""
+        with self._lock:
+            self.is_set = True
+            gates = list(self._gates)
+        for gate in gates:
+            open_gate(gate)
+
+    def check(self) -> None:
+        """Raise `Cancelled` if it was set."""
+        if self.is_set:
+            raise Cancelled("cancelled while it waited; nothing was sent")
+
+    def wait(self, gate: threading.Lock, seconds: float) -> None:
+        """Wait at a gate."""
+        with self._lock:
+            self.check()
+            self._gates.add(gate)
+        try:
+            gate.acquire(timeout=seconds)
+        finally:
+            with self._lock:
+                self._gates.discard(gate)
+        self.check()
+
+
+class _Carried(threading.local):
+    stop: Stop | None = None
+
+
+_carried = _Carried()
+
+
+@contextmanager
+def carrying(stop: Stop) -> Iterator[None]:
+    """Let the waits of this thread end when `stop` is set."""
+    before, _carried.stop = _carried.stop, stop
+    try:
+        yield
+    finally:
+        _carried.stop = before
+
+
 class SystemClock(Clock):
     """The monotonic clock of this machine."""
 
@@ -87,11 +145,21 @@ class SystemClock(Clock):
 
     def sleep(self, seconds: float) -> None:
         """Sleep."""
-        time.sleep(min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+        seconds = min(max(seconds, 0.0), threading.TIMEOUT_MAX)
+        stop = _carried.stop
+        if stop is None:
+            time.sleep(seconds)
+            return
+        stop.wait(new_gate(), seconds)
 
     def wait(self, gate: threading.Lock, seconds: float) -> None:
         """Wait at the gate."""
-        gate.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
+        seconds = min(max(seconds, 0.0), threading.TIMEOUT_MAX)
+        stop = _carried.stop
+        if stop is None:
+            gate.acquire(timeout=seconds)
+        else:
+            stop.wait(gate, seconds)
 
     def __reduce__(self) -> str:
         # There is one: a copy would not follow `instant()`.

@@ -7,6 +7,7 @@
     + ConcurrencyFull     as many attempts as may be are in flight already
     + StoreError          the shared state could not be asked, and nothing goes without it
   x DeadlineExceeded      the call cannot be over in time; the server was not asked
+  x Cancelled             the job was cancelled while it waited; the server was not asked
   x ConfigurationError    something was set to what cannot be right
 
 At an edge (`ratekit.requests`, `ratekit.httpx`, `ratekit.httpx2`) what is raised is also that HTTP
@@ -17,6 +18,7 @@ another library's, and pickles.
 """
 
 __all__ = [
+    "Cancelled",
     "CircuitOpen",
     "ConcurrencyFull",
     "ConfigurationError",
@@ -78,6 +80,10 @@ class DeadlineExceeded(RateKitError):
         super().__init__(message)
         self.key = key
         self.retry_after = retry_after
+
+
+class Cancelled(RateKitError):
+    """The job was cancelled before its next attempt was made (`Jobs.cancel`, Ctrl-C)."""
 
 
 class ConfigurationError(RateKitError, ValueError):

@@ -79,7 +79,9 @@ def _rules(
     refused = ", ".join(["429", *map(str, sorted(config.throttle_statuses))])
     pause = config.shown("max_retry_after")
     paused = f"{refused}, and 403 or 503 with Retry-After; pauses obeyed: up to {pause}"
-    yield "refusals", paused, ("throttle_statuses", "max_retry_after")
+    if config.read_bodies:
+        paused = f"{paused}; what bodies say too"
+    yield "refusals", paused, ("throttle_statuses", "read_bodies", "max_retry_after")
     breaker = "off"
     if config.breaker is not None:
         breaker = (

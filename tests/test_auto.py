@@ -18,6 +18,9 @@ from ratekit.testing import Answer, ApiServer
 
 Get = Callable[[str], Any]
 
+# To import it is to install it; the other tests' clients are to be as they are.
+ratekit.auto.uninstall()
+
 
 @pytest.fixture
 def pipeline() -> Iterator[Pipeline]:

@@ -50,7 +50,7 @@ OUTSIDE = {
     "prometheus_client": {"metrics.prometheus"},
     "pymemcache": {"stores.memcached.connection", "stores.memcached.store"},
     "requests": {"auto", "requests", "_requests_bodies", "cli", "demo"},
-    "rich": {"cli", "demo"},
+    "rich": {"cli", "demo", "jobs.progress"},
     "urllib3": {"requests", "_requests_bodies", "cli", "demo"},
 }
 

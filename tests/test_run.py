@@ -119,8 +119,8 @@ def test_ctrl_c_reaches_the_program(tmp_path: Path) -> None:
     """It may end in its own way."""
     program = """
         import time
-        print("ready", flush=True)
         try:
+            print("ready", flush=True)
             time.sleep(30)
         except KeyboardInterrupt:
             print("cleaned up")

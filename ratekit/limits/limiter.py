@@ -416,11 +416,14 @@ class RateLimiter(Policy):
             return {"limit": self._text()}
         said = {
             "limit": self._text(),
+            "per_second": None if its.pace == math.inf else its.pace,
             "permits_left": decision.remaining if its.pace < math.inf else None,
             "held_for": self.held_for(key),
         }
         if self._learning is not None:
             said.update(self._learning.about(key))
+            if said["pace"] is not None:
+                said["per_second"] = min(said["pace"], its.pace)
         return said
 
     def _text(self) -> str:

@@ -113,6 +113,7 @@ EFFECTS: dict[str, tuple[dict[str, Any], Callable[[Pipeline], Any], Any]] = {
         lambda it: part(it, Cache)._keeping.grace.if_error,
         9,
     ),
+    "read_bodies": ({"read_bodies": True}, lambda it: it.options.read_bodies, True),
     "dedup": ({"dedup": True}, lambda it: type(it.policies[0]), Dedup),
     "retry_attempts": ({"retry_attempts": 7}, lambda it: part(it, Retry).attempts, 7),
     "retry_base": ({"retry_base": 7}, lambda it: part(it, Retry).backoff.base, 7),  # type: ignore[attr-defined]
