@@ -24,6 +24,7 @@ def commands() -> "click.Group":
     from ratekit.demo.command import demo
     from ratekit.doctor import doctor, status
     from ratekit.explain import config, explain
+    from ratekit.fetch import fetch
     from ratekit.run import run
 
     group = click.Group(
@@ -35,6 +36,7 @@ def commands() -> "click.Group":
     group.add_command(config())
     group.add_command(explain())
     group.add_command(run())
+    group.add_command(fetch())
     versioned: click.Group = click.version_option(
         ratekit.__version__, prog_name="ratekit", message="%(prog)s %(version)s"
     )(group)

@@ -35,13 +35,13 @@ LAYERS = (
         "requests",
     }
     | {"batch", "config", "jobs"},
-    {"__main__", "auto", "cli", "demo", "doctor", "explain", "run", "testing"},
+    {"__main__", "auto", "cli", "demo", "doctor", "explain", "fetch", "run", "testing"},
 )
 
 # Which modules may import what others wrote. Everything else comes with Python.
 OUTSIDE = {
     "cachetools": set[str]().union(*LAYERS),
-    "click": {"cli", "run", "demo", "doctor", "explain"},
+    "click": {"cli", "fetch", "run", "demo", "doctor", "explain"},
     "httpcore": {"httpx"},
     "httpcore2": {"httpx2"},
     "httpx": {"httpx", "cli", "demo"},
@@ -49,7 +49,7 @@ OUTSIDE = {
     "opentelemetry": {"metrics.otel"},
     "prometheus_client": {"metrics.prometheus"},
     "pymemcache": {"stores.memcached.connection", "stores.memcached.store"},
-    "requests": {"auto", "requests", "_requests_bodies", "cli", "demo"},
+    "requests": {"auto", "fetch", "requests", "_requests_bodies", "cli", "demo"},
     "rich": {"cli", "demo", "jobs.progress"},
     "urllib3": {"requests", "_requests_bodies", "cli", "demo"},
 }

@@ -10,12 +10,12 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from ratekit._options import Options, options
+from ratekit._options import Options, in_force, options
 from ratekit.checks import check_positive
 from ratekit.clock import Stop, carrying
 from ratekit.errors import Cancelled, ConfigurationError
 from ratekit.jobs.journal import Journal
-from ratekit.jobs.progress import Progress, progress_for
+from ratekit.jobs.progress import Progress, Silence, progress_for
 from ratekit.jobs.reading import Reading
 from ratekit.jobs.work import Result, key_of, sender_of
 
@@ -34,6 +34,7 @@ class _Task(NamedTuple):
     number: int
     request: Any
     deliver: Callable[["_Task", Result], None]
+    stop: Stop
     priority: int
     key: str = ""
 
@@ -70,10 +71,11 @@ class Jobs:
         self._parse = parse
         self._workers = int(workers)
         self._ahead = int(ahead) if ahead is not None else 4 * self._workers
-        self._options = options(max_retry_after=_FOREVER, priority=priority)
+        # Those of the block that they are made in hold for these threads too.
+        self._options = in_force().over(options(max_retry_after=_FOREVER, priority=priority))
         self._owns_journal = journal is not None and not isinstance(journal, Journal)
         self._journal = Journal(journal) if isinstance(journal, (str, Path)) else journal
-        self._progress = progress_for(client) if progress is True else progress or None
+        self._progress = _progress_of(progress, client)
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._numbers = count()
         # Guards what is below.
@@ -82,7 +84,9 @@ class Jobs:
         self._threads: list[threading.Thread] = []
         self._urgent: list[tuple[int, int, _Task]] = []
         self._open = 0
+        # What ends the jobs that were submitted, and those of each `map`.
         self._stop = Stop()
+        self._stops: set[Stop] = set()
         self._is_closed = False
         # Results on their way into the journal; whoever finds nobody at it writes them all.
         self._unkept: SimpleQueue[tuple[_Task, Result]] = SimpleQueue()
@@ -123,34 +127,28 @@ class Jobs:
         def begin(number: int, request: Any) -> Result | None:
             name, known = self._known(request, key)
             if known is None:
-                self._put(_Task(number, request, deliver, 0, name))
+                self._put(_Task(number, request, deliver, stop, 0, name))
             return known
 
         def deliver(task: _Task, result: Result) -> None:
             reading.deliver(task.number, result)
 
-        stop = self._stop
+        stop, bar = Stop(), self._progress
         reading = Reading(requests, begin, ahead=self._ahead, ordered=ordered, stop=stop)
-        bar = self._progress
-        if bar is not None:
-            bar.begin(total)
+        bar.begin(total)
+        self._stops.add(stop)
         try:
             while reading.fill():
                 for result in reading.read():
-                    if isinstance(result.error, Cancelled):
-                        continue
-                    if bar is not None:
+                    if not isinstance(result.error, Cancelled):
                         bar.add(result)
-                    yield result
+                        yield result
             reading.raise_error()
-        except BaseException:
-            # Ctrl-C, or whoever reads no further: what waits for its turn is given up.
-            if reading.under_way:
-                self.cancel()
-            raise
         finally:
-            if bar is not None:
-                bar.end()
+            # After Ctrl-C, or where nobody reads any further, what waits for its turn is given up.
+            self._stops.discard(stop)
+            stop.set()
+            bar.end()
 
     def _known(self, request: Any, key: Callable[[Any], str]) -> tuple[str, Result | None]:
         """Return the name of a job in the journal, and what came of it in an earlier run."""
@@ -175,8 +173,8 @@ class Jobs:
             future.set_result(known)
             return future
         number = next(self._numbers)
-        task = _Task(number, request, deliver, priority, name)
         with self._lock:
+            task = _Task(number, request, deliver, self._stop, priority, name)
             heapq.heappush(self._urgent, (-priority, number, task))
         # The place in the queue is anybody's: whoever comes to it does what is most urgent.
         self._put(task, counts_only=True)
@@ -188,8 +186,16 @@ class Jobs:
             self._idle.wait_for(lambda: not self._open)
 
     def cancel(self) -> None:
-        """Give up all jobs that have not been sent: those that wait for their turn too."""
-        self._stop.set()
+        """Give up all jobs that have not been sent: those that wait for their turn too.
+
+        What is on the wire is still answered. A `map` ends, a future is cancelled; work that is
+        given afterwards is done.
+        """
+        with self._lock:
+            stops = {self._stop, *self._stops}
+            self._stop = Stop()
+        for stop in stops:
+            stop.set()
 
     def close(self) -> None:
         """End the threads, once every job is done or given up."""
@@ -236,14 +242,16 @@ class Jobs:
             thread.start()
 
     def _work(self) -> None:
-        with carrying(self._stop), self._options:
+        with self._options:
             while (task := self._tasks.get()) is not None:
                 if self._urgent:
                     task = self._most_urgent(task)
                 if task.number < 0:
                     # Its place was taken by a job that was more urgent, which is done by now.
                     continue
-                self._end(task, self._do(task))
+                with carrying(task.stop):
+                    result = self._do(task)
+                self._end(task, result)
 
     def _most_urgent(self, task: _Task) -> _Task:
         """Return the most urgent of those that were submitted; `task` keeps its place."""
@@ -258,7 +266,7 @@ class Jobs:
     def _do(self, task: _Task) -> Result:
         request, value = task.request, None
         try:
-            self._stop.check()
+            task.stop.check()
             if task.priority:
                 with Options(priority=task.priority):
                     value = self._send(request)
@@ -302,6 +310,12 @@ class Jobs:
             self._open -= 1
             if not self._open:
                 self._idle.notify_all()
+
+
+def _progress_of(given: bool | Progress, client: Any) -> Progress | Silence:  # noqa: FBT001
+    if given is True:
+        return progress_for(client)
+    return Silence() if given is False else given
 
 
 def _kept(journal: Journal, batch: list[tuple[_Task, Result]]) -> list[tuple[_Task, Result]]:

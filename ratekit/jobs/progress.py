@@ -6,7 +6,7 @@ from typing import Any, TextIO
 from ratekit.clock import SECOND, SYSTEM, Clock
 from ratekit.jobs.work import Result
 
-__all__ = ["Progress", "progress_for"]
+__all__ = ["Progress", "Silence", "progress_for"]
 
 # A bar is drawn so often at most, and a line written.
 _DRAW_NS = SECOND // 10
@@ -25,6 +25,19 @@ def _pipeline_of(client: Any) -> Any:
     found = list(adapters.values()) if isinstance(adapters, dict) else []
     found += [getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()]
     return next((one.pipeline for one in found if hasattr(one, "pipeline")), None)
+
+
+class Silence:
+    """Tells nothing."""
+
+    def begin(self, total: int | None) -> None:
+        """Do nothing."""
+
+    def add(self, result: Result) -> None:
+        """Do nothing."""
+
+    def end(self) -> None:
+        """Do nothing."""
 
 
 class Progress:

@@ -187,8 +187,10 @@ EXPLAINED: list[tuple[dict[str, Any], str, str, str]] = [
         {"read_bodies": True},
         "GET",
         "refusals",
-        "429, and 403 or 503 with Retry-After; pauses obeyed: up to 300 s; what bodies say too "
-        "(in code)",
+        (
+            "429, and 403 or 503 with Retry-After; pauses obeyed: up to 300 s; what bodies say too "
+            "(in code)"
+        ),
     ),
     ({"dedup": True}, "GET", "dedup", "equal ones at the same time are one request (in code)"),
     ({}, "GET", "retry", "4 attempts for failures (default)"),
