@@ -27,7 +27,7 @@ from ratekit import Pipeline, RateLimiter, Retry
 from ratekit.jobs import Jobs
 from ratekit.requests import RateKitAdapter
 from ratekit.testing import ApiServer
-from tests.benchmarks.clients import do
+from tests.benchmarks.clients import Send, do
 from tests.benchmarks.measure import Finding, Settings, load, middle, print_table
 
 __all__ = ["run"]
@@ -50,6 +50,10 @@ def _session(limit: str | None) -> requests.Session:
     return session
 
 
+def _getter(session: requests.Session) -> Send:
+    return lambda url: session.get(url).status_code
+
+
 def _speed(settings: Settings) -> list[Finding]:
     jobs = settings.jobs or settings.pick(100_000, 6000)
     turn = min(5000, jobs // 3)
@@ -66,7 +70,7 @@ def _speed(settings: Settings) -> list[Finding]:
         failed = 0
         for _ in range(jobs // turn):
             for name, session in (("client", bare), ("with ratekit", limited)):
-                done = do(lambda one, of=session: of.get(one).status_code, url, turn, _WORKERS)
+                done = do(_getter(session), url, turn, _WORKERS)
                 walls[name].append(done.wall)
             began = time.perf_counter()
             for result in pool.map(f"{url}/{number}" for number in range(turn)):
@@ -92,7 +96,7 @@ def _speed(settings: Settings) -> list[Finding]:
             "%",
             at_least=True,
             judged=not settings.quick,
-        ),  # fmt: skip
+        ),
         Finding("resident memory grew by", grown, 20, "MiB"),
         Finding("failed jobs", failed, 0),
         Finding("refused", seen.refused, 0),
@@ -124,7 +128,7 @@ def _killed(settings: Settings) -> list[Finding]:
             "killed: URLs not there exactly once",
             len(Counter(urls) - lines) + len(lines - Counter(urls)),
             0,
-        ),  # fmt: skip
+        ),
         Finding("killed: exit status at last", code.returncode, 0),
     ]
 
