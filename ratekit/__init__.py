@@ -10,6 +10,7 @@ from ratekit.cache import Cache
 from ratekit.concurrency import Concurrency
 from ratekit.dedup import Dedup
 from ratekit.errors import (
+    Cancelled,
     CircuitOpen,
     ConcurrencyFull,
     ConfigurationError,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backoff",
     "Cache",
+    "Cancelled",
     "CircuitBreaker",
     "CircuitOpen",
     "Concurrency",

@@ -25,6 +25,7 @@ if __name__ == "__main__":
 
     from tests.benchmarks import (
         adapt,
+        batch,
         blocking,
         breaker,
         cache,
@@ -58,6 +59,7 @@ if __name__ == "__main__":
         "overhead": overhead.run,
         "events": events.run,
         "jobs": jobs.run,
+        "batch": batch.run,
         "import": imports.run,
         "opening": opening.run,
         "rules": rules.run,
