@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.openmetrics import exposition, parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratekit import CircuitBreaker, Pipeline, RateLimiter, Retry
+from ratekit import CircuitBreaker, ConfigurationError, Pipeline, RateLimiter, Retry
 from ratekit import options as ratekit_options
 from ratekit.metrics.prometheus import PipelineCollector
 from ratekit.stores import MemoryStore
@@ -108,6 +108,27 @@ def test_labels_are_bounded(clock: FakeClock, registry: CollectorRegistry) -> No
     assert (
         told["ratekit_wait_seconds_count", "other", ""] == told["ratekit_calls_total", "other", ""]
     )
+
+
+def test_several_pipelines_are_one_collectors(
+    edge: Edge, server: ApiServer, clock: FakeClock, registry: CollectorRegistry
+) -> None:
+    """A second collector would name every metric twice, which Prometheus cannot read."""
+    one, other = pipeline(clock), pipeline(clock)
+    collector = PipelineCollector(one, name="one")
+    registry.register(collector)
+    with pytest.raises(ValueError, match="Duplicated timeseries"):
+        registry.register(PipelineCollector(other, name="other"))
+    collector.add(other, "other")
+    with pytest.raises(ConfigurationError, match="name 'one': another pipeline has it"):
+        collector.add(other, "one")
+    for each in (one, other):
+        with edge.client(each) as client:
+            client.get(f"{server.url}/items")
+    text = generate_latest(registry).decode()
+    assert text.count("# TYPE ratekit_calls_total") == 1
+    for name in ("one", "other"):
+        assert f'ratekit_calls_total{{key="{server.url}",pipeline="{name}"}} 1.0' in text
 
 
 def test_a_pipeline_that_is_gone_is_not_kept(clock: FakeClock, registry: CollectorRegistry) -> None:
