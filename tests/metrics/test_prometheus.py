@@ -4,7 +4,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from typing import Any
-from wsgiref.simple_server import make_server
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import httpx
 import pytest
@@ -140,10 +140,17 @@ def test_a_pipeline_that_is_gone_is_not_kept(clock: FakeClock, registry: Collect
     assert samples(generate_latest(registry).decode()) == {}
 
 
+class Quiet(WSGIRequestHandler):
+    """Logs no request."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture
 def scraped(registry: CollectorRegistry) -> Iterator[str]:
     """Give the URL at which the metrics are served."""
-    with make_server("127.0.0.1", 0, make_wsgi_app(registry)) as site:
+    with make_server("127.0.0.1", 0, make_wsgi_app(registry), handler_class=Quiet) as site:
         thread = threading.Thread(target=site.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{site.server_port}/metrics"
