@@ -70,8 +70,10 @@ class Journal:
                 )
             self._database.execute(f"pragma user_version = {_VERSION}")
             self._database.execute(_TABLE)
-        except sqlite3.DatabaseError as error:
+        except BaseException as error:
             self._database.close()
+            if not isinstance(error, sqlite3.DatabaseError):
+                raise
             raise ConfigurationError(
                 f"{path}: it is no journal ({error}); name another file"
             ) from error

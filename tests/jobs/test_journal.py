@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def test_many_threads_keep_everything(path: Path) -> None:
     """One writes for all who come meanwhile."""
     with Jobs(lambda number: number * 2, workers=16, journal=path) as jobs:
         assert sum(result.value for result in jobs.map(range(3000))) == 2999 * 3000
-    assert len(Journal(path)) == 3000
+    with closing(Journal(path)) as journal:
+        assert len(journal) == 3000
 
 
 def test_a_value_that_cannot_be_kept_is_an_error_of_its_own(path: Path) -> None:
@@ -170,9 +172,8 @@ def test_what_is_no_journal(tmp_path: Path) -> None:
         Journal(text)
     assert text.read_text() == "these are notes " * 100
     other = tmp_path / "other.sqlite"
-    with sqlite3.connect(other) as database:
+    with closing(sqlite3.connect(other)) as database:
         database.execute("create table users (name)")
-    database.close()
     with pytest.raises(ConfigurationError, match="no journal of this version"):
         Journal(other)
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, wait
 from typing import Any
@@ -130,12 +131,12 @@ def test_what_is_no_client(client: object) -> None:
 
 def test_parse_makes_the_value(server: ApiServer, session: requests.Session) -> None:
     """Of answers below 400; what it raises is the job's error."""
-    server.script("/items/1", Answer(500), Answer(500), Answer(500), Answer(500))
+    server.script("/items/1", Answer(404))
     server.script("/items/2", Answer(200, body=b"no json"))
     with Jobs(session, workers=1, parse=lambda answer: answer.json()) as jobs:
         good, refused, broken = jobs.map(urls(server, 3), ordered=True)
     assert isinstance(good.value, dict)
-    assert (refused.ok, refused.value.status_code) == (False, 500)
+    assert (refused.ok, refused.value.status_code) == (False, 404)
     assert isinstance(broken.error, requests.JSONDecodeError)
 
 
@@ -274,26 +275,31 @@ def test_nothing_stays_behind(server: ApiServer, session: requests.Session) -> N
     class Big:
         pass
 
-    alive = 0
+    alive: weakref.WeakSet[Big] = weakref.WeakSet()
+    most = 0
 
     def make(_: Any) -> Big:
-        return Big()
+        big = Big()
+        alive.add(big)
+        return big
 
     with Jobs(session, workers=4, parse=make) as jobs:
-        for _ in jobs.map(urls(server, 300)):
-            alive = max(alive, sum(type(one) is Big for one in gc.get_objects()))
+        for result in jobs.map(urls(server, 300)):
+            most = max(most, len(alive))
+            assert result.ok
+        del result
     gc.collect()
-    assert alive <= 4 * 4 + 8
-    assert sum(type(one) is Big for one in gc.get_objects()) <= 1
+    assert most <= 4 * 4 + 8
+    assert len(alive) == 0
     assert threads() == []
 
 
-def test_no_threads_before_there_is_work(session: requests.Session) -> None:
+def test_no_threads_before_there_is_work() -> None:
     """And no more than there are jobs."""
-    with Jobs(session, workers=8) as jobs:
+    with Jobs(len, workers=8) as jobs:
         assert threads() == []
-        list(jobs.map(["http://127.0.0.1:1/"] * 3))
-        assert len(threads()) <= 3
+        list(jobs.map(["abc"] * 3))
+        assert 1 <= len(threads()) <= 3
 
 
 def test_ctrl_c_ends_it_cleanly(server: ApiServer) -> None:
