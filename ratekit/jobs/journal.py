@@ -59,24 +59,26 @@ class Journal:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._database = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-        try:
-            self._database.execute("pragma journal_mode = wal")
-            self._database.execute("pragma synchronous = normal")
-            (version,) = self._database.execute("pragma user_version").fetchone()
-            (tables,) = self._database.execute("select count(*) from sqlite_master").fetchone()
-            if version != _VERSION and (version or tables):
-                raise ConfigurationError(
-                    f"{path}: it is a database, but no journal of this version; name another file"
-                )
-            self._database.execute(f"pragma user_version = {_VERSION}")
-            self._database.execute(_TABLE)
-        except BaseException as error:
+        problem = self._open()
+        if problem:
             self._database.close()
-            if not isinstance(error, sqlite3.DatabaseError):
-                raise
-            raise ConfigurationError(
-                f"{path}: it is no journal ({error}); name another file"
-            ) from error
+            raise ConfigurationError(f"{path}: {problem}; name another file")
+
+    def _open(self) -> str:
+        """Make the table; return what keeps this file from being a journal."""
+        database = self._database
+        try:
+            (version,) = database.execute("pragma user_version").fetchone()
+            (tables,) = database.execute("select count(*) from sqlite_master").fetchone()
+            if version != _VERSION and (version or tables):
+                return "it is a database, but no journal of this version"
+            database.execute("pragma journal_mode = wal")
+            database.execute("pragma synchronous = normal")
+            database.execute(f"pragma user_version = {_VERSION}")
+            database.execute(_TABLE)
+        except sqlite3.DatabaseError as error:
+            return f"it is no journal ({error})"
+        return ""
 
     def keep(self, results: list[tuple[str, Result]]) -> None:
         """Keep results, all or none. Raises `ConfigurationError` for a value it cannot keep."""
