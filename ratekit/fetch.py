@@ -29,7 +29,7 @@ def fetch() -> "click.Command":
         help="Fetch every URL of FILE (one a line, or - for standard input), at the pace that the "
         "RATEKIT_ variables and --limit allow, and write a line of JSON for each.",
     )
-    @click.argument("file", type=click.File(lazy=True), default="-")
+    @click.argument("file", type=click.File(encoding="utf-8-sig"), default="-")
     @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to write; by "
                   "default standard output.")  # fmt: skip
     @click.option("--resume", is_flag=True, help="Go on with an output that is there: what "
@@ -50,6 +50,13 @@ def fetch() -> "click.Command":
             return _run(file, **given)
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
+        except UnicodeDecodeError as error:
+            raise click.UsageError(f"{file.name}: it is not UTF-8 ({error.reason})") from None
+        except BrokenPipeError:
+            # Whoever read the output wants no more of it.
+            return _FAILED
+        except OSError as error:
+            raise click.UsageError(f"{error.filename}: {error.strerror}") from None
 
     return command
 

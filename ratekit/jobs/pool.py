@@ -277,7 +277,8 @@ class Jobs:
             ok = not isinstance(status, int) or status < 400
             if ok and self._parse is not None:
                 value = self._parse(value)
-        except Exception as error:  # noqa: BLE001  (one failure never stops the rest)
+        except BaseException as error:  # noqa: BLE001  (one failure never stops the rest)
+            # Also a SystemExit: it would end this thread, and leave its reader waiting.
             attempts, waited = _details(error) if value is None else _details(value)
             return Result(request, False, value, error, attempts, waited)  # noqa: FBT003
         return Result(request, ok, value, None, attempts, waited)

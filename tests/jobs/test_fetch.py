@@ -124,6 +124,43 @@ def test_lines_from_standard_input_and_to_standard_output(
     ]
 
 
+def test_files_as_others_write_them(tmp_path: Path, server: ApiServer) -> None:
+    """With a byte order mark, and lines that end as on Windows."""
+    text = f"\ufeff{server.url}/items/1\r\n\r\n{server.url}/items/2\r\n"
+    (tmp_path / "urls.txt").write_bytes(text.encode())
+    done = fetch("urls.txt", "-q", cwd=tmp_path)
+    assert done.returncode == 0
+    assert {json.loads(line)["url"] for line in done.stdout.splitlines()} == {
+        f"{server.url}/items/1", f"{server.url}/items/2",
+    }  # fmt: skip
+
+
+def test_a_url_that_stands_there_twice(tmp_path: Path, server: ApiServer) -> None:
+    """Has two lines, also after it was gone on with."""
+    (tmp_path / "urls.txt").write_text(f"{server.url}/items\n" * 2)
+    for words in ((), ("--resume",)):
+        done = fetch("urls.txt", "-o", "out", "-q", *words, cwd=tmp_path)
+        assert (done.returncode, len(lines(tmp_path / "out"))) == (0, 2)
+    assert server.requests == 2
+
+
+def test_a_reader_that_wants_no_more(tmp_path: Path, server: ApiServer) -> None:
+    """As `head` does: it ends, and without a traceback."""
+    write(tmp_path, server, 3000)
+    command = [*COMMAND, "urls.txt", "-q"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(20) == 1
+    assert "Traceback" not in said
+    assert server.requests < 3000
+
+
 def test_a_csv_file(tmp_path: Path, server: ApiServer) -> None:
     """A column of URLs, or columns that a template names."""
     table = tmp_path / "table.csv"
@@ -161,6 +198,8 @@ def test_method_and_headers(tmp_path: Path, server: ApiServer) -> None:
         (("urls.txt", "--template", "http://x/{id}"), "use one of: # a remark"),
         (("urls.txt", "-o", "notes.txt"), "notes.txt is there already: go on with it by --resume"),
         (("urls.txt", "-o", "notes.txt", "--resume"), "line 1 is not of ratekit fetch"),
+        (("latin.txt",), "latin.txt: it is not UTF-8"),
+        (("urls.txt", "-o", "nowhere/out"), "nowhere/out: No such file or directory"),
         (("urls.txt", "--headers", "notes.txt"), "line 1 is no header; use Name: value"),
     ],
 )
@@ -171,9 +210,12 @@ def test_a_wrong_command_says_what_is_right(
     write(tmp_path, server, 1)
     notes = tmp_path / "notes.txt"
     notes.write_text("not of this program\n")
+    (tmp_path / "latin.txt").write_bytes(b"http://x/\xe9\n")
     done = fetch(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert (notes.read_text(), server.requests) == ("not of this program\n", 0)
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["notes.txt", "urls.txt"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "latin.txt", "notes.txt", "urls.txt",
+    ]  # fmt: skip

@@ -122,6 +122,30 @@ def test_a_function_is_a_client_too() -> None:
     assert isinstance(none.error, ZeroDivisionError)
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whatever_a_job_raises_is_its_own(error: type[BaseException]) -> None:
+    """No thread ends by it, which would leave the reader waiting."""
+
+    def work(number: int) -> int:
+        if number in {2, 3}:
+            raise error
+        return number
+
+    with Jobs(work, workers=2) as jobs:
+        results = list(jobs.map(range(6), ordered=True))
+    assert [result.ok for result in results] == [True, True, False, False, True, True]
+    assert type(results[2].error) is error
+
+
+def test_two_readers_at_the_same_time() -> None:
+    """Each has its own results."""
+    with Jobs(lambda number: number, workers=4) as jobs:
+        pairs = zip(jobs.map(range(100)), jobs.map(range(100, 200)), strict=True)
+        some, others = zip(*((one.value, other.value) for one, other in pairs), strict=True)
+    assert sorted(some) == list(range(100))
+    assert sorted(others) == list(range(100, 200))
+
+
 @pytest.mark.parametrize("client", [5, None, "session"])
 def test_what_is_no_client(client: object) -> None:
     """Said at once."""
