@@ -137,6 +137,13 @@ class Pipeline(Policy):
         self.options = options
         alone: Any = self.policies[0] if len(self.policies) == 1 else None
         self._chooser: Any = alone if alone is not None and alone.chooses else None
+        # Its pipelines, as those who listen here hear them.
+        self._heard: dict[int, Pipeline] = {}
+        if self._chooser is not None and self.listeners:
+            self._heard = {
+                id(one): Pipeline(one, clock=one.clock, on_event=self.listeners)
+                for one in self._chooser.pipelines()
+            }
         # Names this pipeline wherever copies of it are; made when it is first pickled.
         self.token: str | None = None
         self._check()
@@ -210,7 +217,9 @@ class Pipeline(Policy):
         if self._chooser is not None:
             # Each of its pipelines counts its own.
             return {
-                key: said for one in self._chooser.pipelines() for key, said in one.stats().items()
+                key: said
+                for one in self._heard.values() or self._chooser.pipelines()
+                for key, said in one.stats().items()
             }
         said = self._records.read()
         for key, about in said.items():
@@ -221,7 +230,10 @@ class Pipeline(Policy):
     def at(self, origin: str) -> "Pipeline":
         """Return the pipeline for the calls to an origin: itself, or what it has for that host."""
         chooser = self._chooser
-        return self if chooser is None else chooser.at(origin)
+        if chooser is None:
+            return self
+        chosen: Pipeline = chooser.at(origin)
+        return self._heard.get(id(chosen), chosen)
 
     def options_here(self, given: Options = NONE) -> Options:
         """Return the options in force for a call that was given `given`."""

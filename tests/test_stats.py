@@ -121,6 +121,19 @@ def test_sections_for_hosts_are_told_together(edge: Edge, server: ApiServer) -> 
     assert (about["calls"], about["limit"]) == (1, "500/second")
 
 
+def test_who_listens_hears_of_every_section(edge: Edge, server: ApiServer) -> None:
+    """Also where the pipeline was made of settings."""
+    heard: list[Any] = []
+    host = server.url.partition("://")[2]
+    made = Config(hosts={host: {"limit": "500/second"}}, limit="5/second").pipeline()
+    pipeline = Pipeline(made, on_event=heard.append)
+    with edge.client(pipeline) as client:
+        client.get(f"{server.url}/items")
+    assert [type(one).__name__ for one in heard][-1] == "CallEnded"
+    assert pipeline.stats()[server.url]["limit"] == "500/second"
+    assert pipeline.stats()[server.url]["calls"] == 1
+
+
 def test_a_users_key_counts_on_its_own(edge: Edge, server: ApiServer, clock: FakeClock) -> None:
     """As it does at the limiter."""
     pipeline = Pipeline(RateLimiter("100/second", store=MemoryStore(clock=clock)), clock=clock)
