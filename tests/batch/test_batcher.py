@@ -82,7 +82,7 @@ def test_a_batch_that_is_full_goes_at_once(server: Server, pool: ThreadPoolExecu
 
 def test_many_calls_become_few(server: Server, pool: ThreadPoolExecutor) -> None:
     """1000 items of 32 threads, each of which asks for its share at once."""
-    batcher = Batcher(server)
+    batcher = Batcher(server, max_delay=0.2)
     shares = [range(start, 1000, 32) for start in range(32)]
     answers = list(pool.map(batcher.load_many, shares))
     assert answers == [[2 * item for item in share] for share in shares]
@@ -247,7 +247,7 @@ def test_futures_are_told_and_waited_for(server: Server) -> None:
 
 def test_to_wait_for_a_result_sends_what_is_due(server: Server) -> None:
     """Once its time has come."""
-    batcher = Batcher(server, max_delay=0.01)
+    batcher = Batcher(server, max_delay=0.2)
     one, two = batcher.submit(1), batcher.submit(2)
     assert one.result(10) == 2
     assert (two.done(), server.calls) == (True, [[1, 2]])
