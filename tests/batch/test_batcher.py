@@ -311,7 +311,7 @@ def test_batches_are_sent_side_by_side(server: Server, pool: ThreadPoolExecutor)
 
 def test_an_interrupted_sender_leaves_nobody_waiting(pool: ThreadPoolExecutor) -> None:
     """Ctrl-C in the middle of a bulk call is the sender's; the others get an error."""
-    begun = threading.Event()
+    begun, here = threading.Event(), threading.get_ident()
 
     def send(items: list[int]) -> list[int]:
         begun.set()
@@ -324,7 +324,8 @@ def test_an_interrupted_sender_leaves_nobody_waiting(pool: ThreadPoolExecutor) -
 
     def interrupt() -> None:
         begun.wait(10)
-        os.kill(os.getpid(), signal.SIGINT)
+        # To this thread: another one's would not end its sleep.
+        signal.pthread_kill(here, signal.SIGINT)
 
     helper = pool.submit(interrupt)
     with pytest.raises(KeyboardInterrupt):
