@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, TypeVar
+from typing import Any
 
 from ratekit.batch.errors import BatchError, MissingAnswer, TooLarge, shown
 from ratekit.batch.line import Entry
 
 __all__ = ["answers_of", "is_too_large"]
-
-V = TypeVar("V")
 
 _RIGHT = "return a list of one answer for each item, in their order, or a mapping {item: answer}"
 
@@ -20,7 +18,7 @@ def is_too_large(error: BaseException) -> bool:
     return isinstance(error, TooLarge) or getattr(response, "status_code", None) == 413
 
 
-def answers_of(entries: Sequence[Entry[Any, V]], returned: object) -> list[V | BaseException]:
+def answers_of(entries: Sequence[Entry[Any, Any]], returned: object) -> list[Any]:
     """Return the answers in the order of the entries: a value, or the item's error.
 
     Raises `TooLarge` for a native response of status 413, and `BatchError` for anything that is

@@ -5,40 +5,23 @@ No thread of its own sends them: whoever fills a batch does, or else the first w
 answer when its time has come.
 """
 
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
-from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from ratekit import forks
-from ratekit.batch.answers import answers_of, is_too_large
-from ratekit.batch.errors import BatchError, BatchFull, BatchInterrupted, BatchTimeout, shown
+from ratekit.batch.dispatch import Dispatch
+from ratekit.batch.errors import shown
 from ratekit.batch.future import BatchFuture
-from ratekit.batch.line import Entry, Line
 from ratekit.checks import check_number, check_positive
-from ratekit.clock import SECOND, SYSTEM, Clock, open_gate, to_ns
+from ratekit.clock import SECOND, SYSTEM, Clock, to_ns
 from ratekit.errors import ConfigurationError
 
 __all__ = ["Batcher"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-# How long a thread waits at a time: as good as for ever.
-_LONG_NS = 3600 * SECOND
-
-
-class _Batch(Generic[K, V]):
-    """What one thread has taken out of the line, until all of it is answered."""
-
-    __slots__ = ("entries", "thread")
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.entries: list[Entry[K, V]] = []
 
 
 class Batcher(Generic[K, V]):
@@ -86,32 +69,20 @@ class Batcher(Generic[K, V]):
         if max_parallel is not None:
             _check_count("max_parallel", max_parallel)
         _check_count("max_waiting", max_waiting)
-        self._send_many = send_many
         self._max_size = max_size
         self._max_delay_ns = to_ns(max_delay)
         self._weight = weight
         self._key = key
         self._merge = merge
-        self._max_parallel = max_parallel
-        self._max_waiting = max_waiting
         self._clock = clock
-        # Whichever caller sends, no option and no other variable of its own goes with the others.
-        self._context = copy_context()
-        self._closed = False
-        self._renew()
+        self._dispatch: Dispatch[K, V] = Dispatch(
+            send_many, max_size, max_parallel, max_waiting, clock
+        )
         forks.renew_in_child(self)
 
-    def _renew(self) -> None:
-        # Guards all below.
-        self._lock = threading.Lock()
-        self._line: Line[K, V] = Line()
-        self._on_wire: list[_Batch[K, V]] = []
-        self._era = object()
-        self._calls = self._items = self._merged = self._splits = 0
-
     def after_fork(self) -> None:
-        """In a child: nobody waits here, and what waits in the parent is sent there."""
-        self._renew()
+        """In a child: nobody waits here."""
+        self._dispatch.renew()
 
     def load(self, item: K, timeout: float | None = None, priority: int = 0) -> V:
         """Return the answer for an item, or raise its error.
@@ -120,9 +91,10 @@ class Batcher(Generic[K, V]):
         `BatchTimeout` after `timeout` seconds; the item is not sent then, unless it is on the wire
         or another wants it. (A thread that sends is busy until its bulk call is over.)
         """
+        until = self._until(timeout)
         future = self._add(item, priority)
         try:
-            return future.result(timeout)
+            return future.result(self._left(until))
         except BaseException:
             future.cancel()
             raise
@@ -144,12 +116,14 @@ class Batcher(Generic[K, V]):
         futures: list[Future[V]] = []
         answers: list[V | BaseException] = []
         try:
-            futures.extend(self.submit(item, priority) for item in items)
+            for item in items:
+                futures.append(self._add(item, priority))
+                # Only what is full: the next item may go with those that are due.
+                self._dispatch.send_ready(None)
             for future in futures:
-                error = future.exception(self._left(until))
-                if error is not None and not return_exceptions:
-                    raise error  # noqa: TRY301  (all that wait are given up)
-                answers.append(future.result(0) if error is None else error)
+                left = self._left(until)
+                error = future.exception(left) if return_exceptions else None
+                answers.append(future.result(left) if error is None else error)
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -163,7 +137,7 @@ class Batcher(Generic[K, V]):
         `as_completed` only look: call `flush()` before them.
         """
         future = self._add(item, priority)
-        self._send_ready(self._clock.now_ns())
+        self._dispatch.send_ready(self._clock.now_ns())
         return future
 
     def flush(self, timeout: float | None = None) -> None:
@@ -171,24 +145,16 @@ class Batcher(Generic[K, V]):
 
         Errors are the futures' own. Raises `BatchTimeout` after so many seconds.
         """
-        until, here = self._until(timeout), threading.get_ident()
-        with self._lock:
-            entries = self._line.push(self._clock.now_ns())
-            for batch in self._on_wire:
-                if batch.thread != here:
-                    entries += batch.entries
-            futures = [future for entry in entries for future in entry.futures]
-        for future in futures:
-            self.attend(future, self._left(until))
+        until = self._until(timeout)
+        for future in self._dispatch.push() + self._dispatch.elsewhere():
+            self._dispatch.attend(future, self._left(until))
 
     def close(self, *, cancel: bool = False) -> None:
         """Take no more items, and flush; with `cancel=True` what waits is cancelled instead."""
-        with self._lock:
-            self._closed = True
-            entries = self._line.push(self._clock.now_ns()) if cancel else []
-            futures = [future for entry in entries for future in entry.futures]
-        for future in futures:
-            future.cancel()
+        futures = self._dispatch.push(close=True)
+        if cancel:
+            for future in futures:
+                future.cancel()
         self.flush()
 
     def __enter__(self) -> Self:
@@ -208,15 +174,7 @@ class Batcher(Generic[K, V]):
         `calls`: bulk calls; `items` in them; `merged`: times that an item was asked for which
         waited already; `splits`: bulk calls that were too large; `waiting` and `on_wire`: items.
         """
-        with self._lock:
-            return {
-                "calls": self._calls,
-                "items": self._items,
-                "merged": self._merged,
-                "splits": self._splits,
-                "waiting": len(self._line),
-                "on_wire": sum(len(batch.entries) for batch in self._on_wire),
-            }
+        return self._dispatch.info()
 
     def _add(self, item: K, priority: int) -> BatchFuture[V]:
         if isinstance(priority, bool) or not isinstance(priority, int):
@@ -226,23 +184,7 @@ class Batcher(Generic[K, V]):
         key, mergeable = self._key_of(item)
         weight = 1 if self._weight is None else self._weight(item)
         check_positive(f"weight of {shown(item)}", weight)
-        due_ns = self._clock.now_ns() + self._max_delay_ns
-        with self._lock:
-            if self._closed:
-                raise BatchError("the Batcher is closed: it takes no more items")
-            future: BatchFuture[V] = BatchFuture(self, self._era)
-            entry = self._line.find(key) if mergeable else None
-            if entry is not None:
-                self._merged += 1
-                entry.priority = max(entry.priority, priority)
-            elif len(self._line) >= self._max_waiting:
-                raise BatchFull(f"{len(self._line)} items wait already: see max_waiting")
-            else:
-                entry = Entry(item, key, weight, priority, due_ns)
-                self._line.add(entry, mergeable=mergeable)
-            future.entry = entry
-            entry.futures.append(future)
-        return future
+        return self._dispatch.add(item, key, weight, priority, self._max_delay_ns, merge=mergeable)
 
     def _key_of(self, item: K) -> tuple[Hashable, bool]:
         """Return what an item is known by, and whether it may be merged."""
@@ -257,127 +199,6 @@ class Batcher(Generic[K, V]):
             return key, False
         return key, self._merge
 
-    def attend(self, future: BatchFuture[Any], timeout: float | None) -> None:
-        """Return when the future is done; send what is due meanwhile."""
-        until = self._until(timeout)
-        if future.done():
-            return
-        if future.era is not self._era:
-            raise BatchError("this item was asked for before the process was forked: ask anew")
-        with self._lock:
-            future.watchers += 1
-        try:
-            while not future.done():
-                now = self._clock.now_ns()
-                if not future.running() and self._send_ready(now):
-                    continue
-                if until is not None and now >= until:
-                    raise BatchTimeout(f"no answer after {timeout:g} s")
-                self._clock.wait(future.gate, _patience(future, now, until) / SECOND)
-        finally:
-            with self._lock:
-                future.watchers -= 1
-            if future.done():
-                # Others may wait at the same gate.
-                open_gate(future.gate)
-            self._wake()
-
-    def drop(self, future: BatchFuture[Any]) -> None:
-        """Forget a future that was cancelled, and its item where nobody else wants it."""
-        with self._lock:
-            entry = future.entry
-            if not isinstance(entry, Entry) or entry not in self._line:
-                return
-            if future not in entry.futures:
-                return
-            entry.futures.remove(future)
-            if not entry.futures:
-                self._line.remove(entry)
-        future.set_running_or_notify_cancel()
-
-    def _send_ready(self, now: int) -> bool:
-        """Send one batch, if there is one that is due and may go; return whether there was."""
-        batch: _Batch[K, V] = _Batch()
-        try:
-            with self._lock:
-                if not self._may_send(now, batch.thread):
-                    return False
-                self._on_wire.append(batch)
-                self._line.take(batch.entries, self._max_size)
-            self._wake()
-            self._send(batch.entries)
-            return True
-        finally:
-            self._end(batch)
-
-    def _may_send(self, now: int, thread: int | None) -> bool:
-        if not self._line.is_ready(now, self._max_size):
-            return False
-        if self._max_parallel is None or len(self._on_wire) < self._max_parallel:
-            return True
-        # A `send_many` that itself asks for an item would wait for its own end.
-        return any(batch.thread == thread for batch in self._on_wire)
-
-    def _send(self, entries: list[Entry[K, V]]) -> None:
-        """Make the bulk call, or several where it is too large, and hand out what came of it."""
-        parts = [entries]
-        while parts:
-            part = parts.pop()
-            with self._lock:
-                self._calls += 1
-                self._items += len(part)
-            answers: Sequence[V | BaseException]
-            try:
-                answers = self._ask(part)
-            except Exception as error:  # noqa: BLE001  (whatever it is, it is theirs who asked)
-                if len(part) > 1 and is_too_large(error):
-                    half = len(part) // 2
-                    parts += [part[half:], part[:half]]
-                    with self._lock:
-                        self._splits += 1
-                    continue
-                answers = [error] * len(part)
-            for entry, answer in zip(part, answers, strict=True):
-                for future in entry.futures:
-                    future.settle(answer)
-
-    def _ask(self, part: list[Entry[K, V]]) -> list[V | BaseException]:
-        items = [entry.item for entry in part]
-        return answers_of(part, self._context.copy().run(self._send_many, items)) if part else []
-
-    def _end(self, batch: _Batch[K, V]) -> None:
-        """Let nobody wait for a batch that is over, however it ended."""
-        with self._lock:
-            if batch not in self._on_wire:
-                return
-            self._on_wire.remove(batch)
-        futures = [future for entry in batch.entries for future in entry.futures]
-        for future in futures:
-            if not future.done():
-                future.settle(
-                    BatchInterrupted(
-                        "the thread that made the bulk call was interrupted, and nobody knows "
-                        "whether the server acted on it"
-                    )
-                )
-            open_gate(future.gate)
-        self._wake()
-        with ExitStack() as all_of_them:
-            # Also those after one that a signal interrupts.
-            for future in reversed(futures):
-                all_of_them.callback(future.tell)
-
-    def _wake(self) -> None:
-        """Wake a thread that waits for its turn to send, if there is something to send."""
-        if self._max_parallel is None:
-            # Nobody has to wait for that.
-            return
-        with self._lock:
-            if self._may_send(self._clock.now_ns(), None):
-                gate = self._line.who_could_send()
-                if gate is not None:
-                    open_gate(gate)
-
     def _until(self, timeout: float | None) -> int | None:
         if timeout is None:
             return None
@@ -389,16 +210,6 @@ class Batcher(Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"Batcher(max_size={self._max_size}, max_delay={self._max_delay_ns / SECOND:g})"
-
-
-def _patience(future: BatchFuture[Any], now: int, until: int | None) -> int:
-    """Return for how many nanoseconds there is nothing to do but to wait."""
-    entry = future.entry
-    due_ns = entry.due_ns if isinstance(entry, Entry) else now
-    # What is due and still here is on the wire, or is sent by whoever is woken when there is room.
-    times = [due_ns - now if due_ns > now else _LONG_NS]
-    times += [] if until is None else [until - now]
-    return min(times)
 
 
 def _check_count(what: str, number: object) -> None:

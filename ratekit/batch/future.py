@@ -2,13 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
 
 from ratekit.clock import new_gate, open_gate
-
-if TYPE_CHECKING:
-    import threading
 
 __all__ = ["BatchFuture"]
 
@@ -40,7 +38,7 @@ class BatchFuture(Future[V]):
         # Of which process it is.
         self.era = era
         # Opened when it is done, or when its thread should look whether it is to send something.
-        self.gate: threading.Lock = new_gate()
+        self.gate = new_gate()
         # How many threads wait at the gate.
         self.watchers = 0
         # Its place in the line, while it has one.
@@ -69,7 +67,7 @@ class BatchFuture(Future[V]):
 
     def settle(self, value: V | BaseException) -> None:
         """Be done with a value, or with an error, unless it is done; wake who waits."""
-        if not self.done():
+        with suppress(InvalidStateError):
             if isinstance(value, BaseException):
                 self.set_exception(value)
             else:
@@ -93,5 +91,5 @@ class BatchFuture(Future[V]):
                 return
             try:
                 callback(self)
-            except Exception:  # noqa: BLE001  (whatever it was, it is logged)
+            except Exception:  # noqa: BLE001  (logged, as the library's futures do)
                 _log.exception("a callback of %r failed", self)

@@ -4,8 +4,6 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    import threading
-
     from ratekit.batch.future import BatchFuture
 
 __all__ = ["Entry", "Line"]
@@ -67,16 +65,17 @@ class Line(Generic[K, V]):
         if mergeable:
             self._by_key[entry.key] = entry
 
-    def remove(self, entry: Entry[K, V]) -> None:
-        """Let an entry wait no more."""
-        self._unlist(entry)
+    def remove(self, *entries: Entry[K, V]) -> None:
+        """Let entries wait no more."""
+        for entry in entries:
+            self._unlist(entry)
         self._weigh()
 
-    def is_ready(self, now: int, max_size: float) -> bool:
-        """Return whether there is a full batch, or one that has waited for its time."""
+    def is_ready(self, now: int | None, max_size: float) -> bool:
+        """Return whether there is a full batch, or by `now` one that has waited for its time."""
         if self._weight >= max_size:
             return bool(self._entries)
-        return any(entry.due_ns <= now for entry in self._first())
+        return now is not None and any(entry.due_ns <= now for entry in self._first())
 
     def take(self, into: list[Entry[K, V]], max_size: float) -> None:
         """Move a batch to `into`: highest priorities first, then who came first.
@@ -107,10 +106,10 @@ class Line(Generic[K, V]):
             entry.due_ns = min(entry.due_ns, now)
         return entries
 
-    def who_could_send(self) -> "threading.Lock | None":
-        """Return the gate of a thread that waits here: the one whose entry is the first to go."""
+    def who_could_send(self) -> "BatchFuture[V] | None":
+        """Return a future at which a thread waits: the one whose entry is the first to go."""
         watched = [
-            (entry.rank(), future.gate)
+            (entry.rank(), future)
             for entry in self._entries.values()
             for future in entry.futures
             if future.watchers
